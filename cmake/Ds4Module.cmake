@@ -1,0 +1,45 @@
+# ds4_module(NAME DEPS mod... SOURCES x.cpp... TESTS x_test.cpp... LINK lib... LABELS label...)
+#
+# One call a folder under src/: a static library ds4_NAME in namespace ds4::NAME, and, when TESTS
+# are named, one GoogleTest program ds4_NAME_test.  DEPS is the whole list of modules that this one
+# may include and link; a module that does not exist yet stands on a higher floor, so a cycle
+# cannot be written, and tests/tidy reads the same list to check every #include.  LINK names
+# libraries from outside the tree.  LABELS are CTest labels (threads, slow, device).
+function(ds4_module name)
+  cmake_parse_arguments(M "" "" "DEPS;SOURCES;TESTS;LINK;LABELS" ${ARGN})
+  if(M_SOURCES)
+    add_library(ds4_${name} STATIC ${M_SOURCES})
+    set(kind PUBLIC)
+  else()
+    add_library(ds4_${name} INTERFACE)
+    set(kind INTERFACE)
+  endif()
+  target_include_directories(ds4_${name} ${kind} ${PROJECT_SOURCE_DIR}/src ${PROJECT_SOURCE_DIR}/include)
+  target_link_libraries(ds4_${name} ${kind} fmt::fmt Threads::Threads ${M_LINK})
+  foreach(dep IN LISTS M_DEPS)
+    if(NOT TARGET ds4_${dep})
+      message(FATAL_ERROR "module '${name}' depends on '${dep}', which stands above it or does not exist")
+    endif()
+    target_link_libraries(ds4_${name} ${kind} ds4_${dep})
+  endforeach()
+  if(M_TESTS)
+    ds4_test(ds4_${name}_test SOURCES ${M_TESTS} LINK ds4_${name} LABELS ${M_LABELS})
+  endif()
+  set_property(GLOBAL APPEND_STRING PROPERTY DS4_LAYERS "${name}: ${M_DEPS}\n")
+endfunction()
+
+# ds4_test(NAME SOURCES x_test.cpp... LINK lib... LABELS label... ARGS arg...): a GoogleTest program
+# registered with CTest, run from the root of the source tree.
+function(ds4_test name)
+  cmake_parse_arguments(T "" "" "SOURCES;LINK;LABELS;ARGS" ${ARGN})
+  add_executable(${name} ${T_SOURCES})
+  target_link_libraries(${name} PRIVATE ${T_LINK} GTest::gtest GTest::gmock GTest::gtest_main)
+  add_test(NAME ${name} COMMAND ${name} ${T_ARGS} WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
+  set_tests_properties(${name} PROPERTIES LABELS "${T_LABELS}")
+endfunction()
+
+# Writes the layers file that tests/tidy reads: one line a module, "gguf: base;tensor".
+function(ds4_write_layers)
+  get_property(layers GLOBAL PROPERTY DS4_LAYERS)
+  file(GENERATE OUTPUT ${PROJECT_BINARY_DIR}/layers.txt CONTENT "${layers}")
+endfunction()
