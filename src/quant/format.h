@@ -1,0 +1,41 @@
+#pragma once
+#include <concepts>
+#include <cstddef>
+#include <cstring>
+#include <span>
+#include <type_traits>
+
+#include "base/error.h"
+#include "tensor/element_type.h"
+
+namespace ds4::quant {
+
+// One GGUF block format: a type without state.  Its Block is the layout on disk, `decode` is the
+// scalar truth that every vector or GPU kernel is tested against, and `encode` chooses the block
+// for given values.  `importance` weighs the squared error of each value; empty means all the same
+// to the caller, and the format then picks its own weights.  Pure functions: usable from any
+// thread.
+template <class F>
+concept Format = requires(const typename F::Block& block,
+                          typename F::Block& out_block,
+                          std::span<float, F::kValues> out,
+                          std::span<const float, F::kValues> values,
+                          std::span<const float> importance) {
+  { F::kType } -> std::convertible_to<ElementType>;
+  requires std::is_trivially_copyable_v<typename F::Block>;
+  requires F::kValues % 32 == 0;
+  { F::decode(block, out) } -> std::same_as<void>;
+  { F::encode(values, importance, out_block) } -> std::same_as<void>;
+};
+
+// The bytes of a tensor, or of whole rows of it, as blocks.  The bytes must be aligned as the Block
+// is, which every tensor of a file that gguf::Reader accepts is.
+template <class F>
+std::span<const typename F::Block> blocks_of(std::span<const std::byte> bytes) {
+  using Block = typename F::Block;
+  DS4_DCHECK(bytes.size() % sizeof(Block) == 0);
+  DS4_DCHECK(reinterpret_cast<std::uintptr_t>(bytes.data()) % alignof(Block) == 0);
+  return {reinterpret_cast<const Block*>(bytes.data()), bytes.size() / sizeof(Block)};
+}
+
+}  // namespace ds4::quant
