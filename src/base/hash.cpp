@@ -17,13 +17,14 @@ EVP_MD_CTX* as_context(void* context) {
 }
 }  // namespace
 
-Sha256::Sha256() : context_(EVP_MD_CTX_new()) {
-  DS4_CHECK(context_ != nullptr);
+Sha256::Sha256() : context_(EVP_MD_CTX_new()), scratch_(EVP_MD_CTX_new()) {
+  DS4_CHECK(context_ != nullptr && scratch_ != nullptr);
   DS4_CHECK(EVP_DigestInit_ex(as_context(context_), EVP_sha256(), nullptr) == 1);
 }
 
 Sha256::~Sha256() {
   EVP_MD_CTX_free(as_context(context_));
+  EVP_MD_CTX_free(as_context(scratch_));
 }
 
 void Sha256::update(std::span<const std::byte> bytes) {
@@ -36,6 +37,15 @@ Sha256Digest Sha256::finish() {
   DS4_CHECK(EVP_DigestFinal_ex(as_context(context_), digest.data(), &size) == 1);
   DS4_CHECK(size == digest.size());
   DS4_CHECK(EVP_DigestInit_ex(as_context(context_), EVP_sha256(), nullptr) == 1);
+  return digest;
+}
+
+Sha256Digest Sha256::digest_so_far() const {
+  Sha256Digest digest{};
+  unsigned size = 0;
+  DS4_CHECK(EVP_MD_CTX_copy_ex(as_context(scratch_), as_context(context_)) == 1);
+  DS4_CHECK(EVP_DigestFinal_ex(as_context(scratch_), digest.data(), &size) == 1);
+  DS4_CHECK(size == digest.size());
   return digest;
 }
 

@@ -22,9 +22,12 @@ class Sha256 {
   void update(std::span<const std::byte> bytes);
   // The digest of everything so far; the object then starts anew.
   Sha256Digest finish();
+  // The digest of everything so far; more may be fed afterwards.
+  Sha256Digest digest_so_far() const;
 
  private:
   void* context_;  // EVP_MD_CTX, kept out of the header
+  void* scratch_;  // EVP_MD_CTX that digest_so_far() finishes in place of the first
 };
 
 Sha256Digest sha256(std::span<const std::byte> bytes);

@@ -25,6 +25,15 @@ TEST(Hash, Sha256InPiecesEqualsWhole) {
   EXPECT_EQ(hasher.finish(), sha256(bytes_of("abc"))) << "finish() must start anew";
 }
 
+TEST(Hash, Sha256SoFarLeavesTheHashGoing) {
+  Sha256 hasher;
+  hasher.update(bytes_of("a"));
+  EXPECT_EQ(hasher.digest_so_far(), sha256(bytes_of("a")));
+  hasher.update(bytes_of("bc"));
+  EXPECT_EQ(hasher.digest_so_far(), sha256(bytes_of("abc")));
+  EXPECT_EQ(hasher.finish(), sha256(bytes_of("abc")));
+}
+
 TEST(Hash, Xxh3SeesEveryByte) {
   EXPECT_EQ(xxh3({}), 0x2d06800538d394c2ULL);  // the published value of the empty input
   EXPECT_NE(xxh3(bytes_of("abc")), xxh3(bytes_of("abd")));
