@@ -1,6 +1,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <filesystem>
 #include <optional>
 #include <span>
 #include <string>
@@ -13,6 +14,8 @@
 #include "tensor/element_type.h"
 
 namespace ds4::gguf {
+
+class Cursor;
 
 // One tensor of a file.
 struct TensorInfo {
@@ -98,6 +101,9 @@ class Reader {
 
  private:
   void parse();
+  void read_header(Cursor& cursor);
+  void read_metadata(Cursor& cursor, std::uint64_t pair_count);
+  void place_tensor(const Cursor& cursor, TensorInfo& tensor) const;
 
   MappedFile file_;
   std::span<const std::byte> bytes_;

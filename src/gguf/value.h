@@ -31,12 +31,17 @@ std::string_view value_type_name(ValueType type);
 // Bytes of one value of a fixed-size type; 0 for strings and arrays.
 std::size_t value_type_bytes(ValueType type);
 
+struct Value;
+
 // An array as it lies in the file.  `bytes` holds exactly `count` elements, checked when the file
 // was read.
 struct ArrayValue {
   ValueType element_type;
   std::uint64_t count;
   std::span<const std::byte> bytes;
+
+  // Element `index` of an array of numbers or booleans.
+  Value at(std::uint64_t index) const;
 };
 
 // One metadata value: a view, valid while the Reader (or the bytes it was given) lives.  Immutable.
@@ -46,6 +51,9 @@ struct Value {
   std::variant<std::uint64_t, std::int64_t, double, bool, std::string_view, ArrayValue> data;
   std::span<const std::byte> encoded;  // the value as stored, without its type id
 };
+
+// The value of a fixed-size type that lies in `bytes`, which are exactly as many as it takes.
+Value scalar_value(ValueType type, std::span<const std::byte> bytes);
 
 // The strings of an array, read in order without copying.  Elements have different lengths, so
 // there is no access by index; copy the views into a vector where that is needed.

@@ -71,6 +71,7 @@ class Writer {
   };
 
   void begin_value(std::string_view key, ValueType type);
+  void reserve_file() const;
   void write_at(std::uint64_t offset, std::span<const std::byte> bytes) const;
 
   std::filesystem::path target_;
@@ -78,7 +79,8 @@ class Writer {
   int descriptor_ = -1;
   std::string metadata_;  // encoded pairs
   std::uint64_t metadata_count_ = 0;
-  std::unordered_set<std::string> names_;  // keys with a "k", tensors with a "t" in front
+  std::unordered_set<std::string> keys_;
+  std::unordered_set<std::string> tensor_names_;
   std::vector<Tensor> tensors_;
   std::uint64_t data_bytes_ = 0;
   std::uint64_t data_offset_ = 0;  // 0 until begin_data()

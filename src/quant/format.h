@@ -1,7 +1,7 @@
 #pragma once
 #include <concepts>
 #include <cstddef>
-#include <cstring>
+#include <cstdint>
 #include <span>
 #include <type_traits>
 
