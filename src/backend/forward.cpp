@@ -1,0 +1,50 @@
+#include "backend/forward.h"
+
+namespace ds4 {
+
+namespace {
+
+void run_attention(Stages& s, const LayerPlan& plan, LayerIndex layer, bool steer) {
+  s.reduce_and_normalize(layer, Sublayer::kAttention);
+  s.project_query(layer);
+  s.project_key_value(layer);
+  if (plan.ratio != 0) s.compress(layer);
+  if (plan.kind() == LayerKind::kIndexed) s.select_rows(layer);
+  s.attend(layer);
+  s.store_window(layer);
+  s.project_out(layer);
+  if (steer) s.steer(layer, Sublayer::kAttention);
+  s.expand_streams(layer, Sublayer::kAttention);
+}
+
+void run_ffn(Stages& s, LayerIndex layer, bool steer) {
+  s.reduce_and_normalize(layer, Sublayer::kFfn);
+  s.route(layer);
+  s.experts(layer);
+  if (steer) s.steer(layer, Sublayer::kFfn);
+  s.expand_streams(layer, Sublayer::kFfn);
+}
+
+}  // namespace
+
+void run_layer(Stages& stages,
+               const ModelConfig& config,
+               LayerIndex layer,
+               const ForwardOptions& options) {
+  run_attention(stages, config.layer(layer), layer, options.steer_attention);
+  run_ffn(stages, layer, options.steer_ffn);
+}
+
+void run_layers(Stages& stages, const ModelConfig& config, const ForwardOptions& options) {
+  for (std::uint32_t l = options.slice.first; l < options.slice.end; ++l) {
+    run_layer(stages, config, LayerIndex{l}, options);
+    if (options.layer_hook != nullptr) options.layer_hook(options.layer_hook_context);
+  }
+}
+
+void run_mtp_block(Stages& stages, const ModelConfig& config) {
+  stages.combine_mtp();
+  run_layer(stages, config, config.mtp_index(), ForwardOptions{});
+}
+
+}  // namespace ds4

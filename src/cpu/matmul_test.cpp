@@ -1,0 +1,114 @@
+#include "cpu/matmul.h"
+
+#include <random>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "quant/codec.h"
+
+namespace ds4::cpu {
+namespace {
+
+struct Problem {
+  Weight weight;
+  std::vector<std::byte> bytes;
+  std::vector<float> values;  // decoded weights
+};
+
+Problem make_problem(ElementType type, std::size_t slabs, std::size_t rows, std::size_t columns) {
+  std::mt19937 random(3);
+  std::normal_distribution<float> normal;
+  Problem p;
+  p.weight = {"w", type, slabs, rows, columns, {}};
+  p.bytes.resize(slabs * p.weight.slab_bytes());
+  p.values.resize(slabs * rows * columns);
+  p.weight.bytes = p.bytes;
+  std::vector<float> row(columns);
+  for (std::size_t r = 0; r < slabs * rows; ++r) {
+    for (float& value : row)
+      value = normal(random);
+    const auto stored = std::span(p.bytes).subspan(r * p.weight.row_bytes(), p.weight.row_bytes());
+    quant::encode_row(type, row, stored);
+    quant::decode_row(type, stored, std::span(p.values).subspan(r * columns, columns));
+  }
+  return p;
+}
+
+std::vector<float> multiply(const Problem& p,
+                            std::size_t slab,
+                            const std::vector<float>& x,
+                            std::size_t rows,
+                            std::size_t threads) {
+  ThreadPool pool(threads);
+  Matmul matmul(pool, best_kernels());
+  std::vector<float> y(rows * p.weight.rows, -1.0F);
+  std::vector<const float*> in;
+  std::vector<float*> out;
+  for (std::size_t r = 0; r < rows; ++r) {
+    in.push_back(x.data() + r * p.weight.columns);
+    out.push_back(y.data() + r * p.weight.rows);
+  }
+  const MatmulJob job{.weight = &p.weight,
+                      .slab = slab,
+                      .output_count = p.weight.rows,
+                      .inputs = in,
+                      .outputs = out};
+  matmul.run({&job, 1});
+  return y;
+}
+
+class MatmulTypes : public testing::TestWithParam<ElementType> {};
+
+TEST_P(MatmulTypes, MatchesF64AtOddShapes) {
+  const std::size_t block = element_type_info(GetParam()).values;
+  for (const std::size_t columns : {block, 3 * block, std::size_t{1280}}) {
+    const Problem p = make_problem(GetParam(), 2, 19, (columns + block - 1) / block * block);
+    std::mt19937 random(5);
+    std::normal_distribution<float> normal;
+    std::vector<float> x(3 * p.weight.columns);
+    for (float& value : x)
+      value = normal(random);
+    const auto y = multiply(p, 1, x, 3, 2);
+    for (std::size_t r = 0; r < 3; ++r) {
+      for (std::size_t o = 0; o < p.weight.rows; ++o) {
+        double exact = 0;
+        double magnitude = 0;
+        for (std::size_t i = 0; i < p.weight.columns; ++i) {
+          const double term =
+              static_cast<double>(p.values[(p.weight.rows + o) * p.weight.columns + i]) *
+              x[r * p.weight.columns + i];
+          exact += term;
+          magnitude += std::abs(term);
+        }
+        EXPECT_NEAR(y[r * p.weight.rows + o], exact, 1e-6 * magnitude);  // f32 sums in 32 lanes
+      }
+    }
+  }
+}
+
+TEST_P(MatmulTypes, DoesNotDependOnThreadsOrOtherRows) {
+  const Problem p = make_problem(GetParam(), 1, 40, 1280);
+  std::vector<float> x(4 * 1280);
+  for (std::size_t i = 0; i < x.size(); ++i)
+    x[i] = static_cast<float>(i % 17) - 8.0F;
+  const auto all = multiply(p, 0, x, 4, 3);
+  EXPECT_EQ(all, multiply(p, 0, x, 4, 1));
+  const std::vector<float> last(x.end() - 1280, x.end());
+  const auto alone = multiply(p, 0, last, 1, 2);
+  EXPECT_TRUE(std::equal(alone.begin(), alone.end(), all.end() - 40));
+}
+
+INSTANTIATE_TEST_SUITE_P(All,
+                         MatmulTypes,
+                         testing::Values(ElementType::kF32,
+                                         ElementType::kF16,
+                                         ElementType::kBF16,
+                                         ElementType::kQ8_0,
+                                         ElementType::kQ2K,
+                                         ElementType::kQ4K,
+                                         ElementType::kIQ2XXS,
+                                         ElementType::kMXFP4));
+
+}  // namespace
+}  // namespace ds4::cpu
