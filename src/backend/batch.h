@@ -24,10 +24,10 @@ struct Batch {
 
 // Where results go, in host memory.  Empty spans are not filled.
 struct BatchOutputs {
-  Rows logits;      // [rows with wants_logits, vocab_size], in row order
-  Rows mtp_logits;  // [rows of position > 0, vocab_size]: of the MTP entry that each row's token
-                    // completes, entry position - 1, in row order.  For tests.
-  Rows hidden;      // [rows, stream_count * width]: the streams after the last layer of the slice
+  Rows logits = {};      // [rows with wants_logits, vocab_size], in row order
+  Rows mtp_logits = {};  // [rows of position > 0, vocab_size]: of the MTP entry that each row's
+                         // token completes, entry position - 1, in row order.  For tests.
+  Rows hidden = {};  // [rows, stream_count * width]: the streams after the last layer of the slice
 };
 
 }  // namespace ds4

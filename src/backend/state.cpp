@@ -62,7 +62,8 @@ void StateLayout::push(std::vector<StateSection>& out,
                  .row_bytes = row_bytes(part, LayerIndex{layer})});
 }
 
-void StateLayout::append_frontier(std::vector<StateSection>& out, std::uint32_t length) const {
+void StateLayout::frontier_sections(std::uint32_t length, std::vector<StateSection>& out) const {
+  out.clear();
   const auto last = [](std::uint32_t end, std::uint32_t count) {
     return end - std::min(end, count);
   };
@@ -84,7 +85,7 @@ void StateLayout::append_frontier(std::vector<StateSection>& out, std::uint32_t 
 
 std::vector<StateSection> StateLayout::frontier_sections(std::uint32_t length) const {
   std::vector<StateSection> out;
-  append_frontier(out, length);
+  frontier_sections(length, out);
   return out;
 }
 
@@ -103,7 +104,8 @@ std::vector<StateSection> StateLayout::appended_sections(std::uint32_t from,
 
 std::vector<StateSection> StateLayout::sections(std::uint32_t length) const {
   std::vector<StateSection> out = appended_sections(0, length);
-  append_frontier(out, length);
+  const std::vector<StateSection> frontier = frontier_sections(length);
+  out.insert(out.end(), frontier.begin(), frontier.end());
   return out;
 }
 

@@ -71,6 +71,8 @@ class StateLayout {
   // The same without the append-only parts (compressed rows, index keys): what a rewind inside a
   // live sequence must restore.
   std::vector<StateSection> frontier_sections(std::uint32_t length) const;
+  // The same into a vector that is reused; allocates nothing once it has had a length as large.
+  void frontier_sections(std::uint32_t length, std::vector<StateSection>& out) const;
 
   // The append-only rows that tokens [from, to) completed.
   std::vector<StateSection> appended_sections(std::uint32_t from, std::uint32_t to) const;
@@ -79,7 +81,6 @@ class StateLayout {
   RowCodec codec() const { return codec_; }
 
  private:
-  void append_frontier(std::vector<StateSection>& out, std::uint32_t length) const;
   void push(std::vector<StateSection>& out,
             StatePart part,
             std::uint32_t layer,

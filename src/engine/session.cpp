@@ -1,0 +1,217 @@
+#include "engine/session.h"
+
+#include <algorithm>
+
+#include <fmt/format.h>
+
+#include "base/error.h"
+#include "engine/snapshot.h"
+#include "sample/sampler.h"
+
+namespace ds4 {
+
+Session::Session(Engine& engine, const SessionOptions& options)
+    : engine_(engine),
+      executor_(engine.executor()),
+      options_(options),
+      sequence_(executor_.open_sequence(options.context)),
+      logits_(engine.config().vocab_size),
+      checkpoints_(executor_, sequence_, options.checkpoint_interval, options.checkpoint_count) {
+  tokens_.reserve(options_.context);
+  rows_.reserve(executor_.info().rows_max);
+  if (!executor_.info().has_mtp) return;
+  verify_logits_.resize(std::size_t{executor_.info().rewind_max} * engine.config().vocab_size);
+  accepted_.reserve(executor_.info().rewind_max);
+}
+
+Session::~Session() {
+  executor_.close_sequence(sequence_);
+}
+
+void Session::check_room(std::size_t token_count) const {
+  if (token_count <= options_.context) return;
+  throw Error(ErrorCode::kContextOverflow,
+              fmt::format("{} tokens do not fit the context of {}; shorten the prompt or choose a "
+                          "larger context",
+                          token_count, options_.context));
+}
+
+std::uint32_t Session::common_prefix(std::span<const TokenId> prompt) const {
+  const auto [mine, theirs] =
+      std::mismatch(tokens_.begin(), tokens_.end(), prompt.begin(), prompt.end());
+  return static_cast<std::uint32_t>(mine - tokens_.begin());
+}
+
+SyncResult Session::sync(std::span<const TokenId> prompt, const SyncOptions& options) {
+  if (prompt.empty()) throw Error(ErrorCode::kInvalidArgument, "the prompt is empty");
+  check_room(prompt.size() + 1);
+  const std::uint32_t common = common_prefix(prompt);
+  SyncResult result;
+  if (common == prompt.size() && common == length() && logits_valid_) {
+    result.reused = common;
+    return result;
+  }
+  // The last token must run again when its logits are not those kept.
+  const auto keep = std::min(common, static_cast<std::uint32_t>(prompt.size() - 1));
+  const std::uint32_t before = length();
+  if (keep < before) {
+    rewind(keep);
+    // A rewind may stop at a checkpoint before `keep`; the tokens in between were replayed.
+  }
+  result.reused = keep;
+  prefill(prompt.subspan(keep), options, result);
+  return result;
+}
+
+void Session::prefill(std::span<const TokenId> suffix,
+                      const SyncOptions& options,
+                      SyncResult& result) {
+  const std::uint32_t rows_max = executor_.info().rows_max;
+  const auto total = static_cast<std::uint32_t>(suffix.size());
+  while (!suffix.empty()) {
+    if (options.stop.stop_requested()) throw Error(ErrorCode::kCancelled, "stopped while reading");
+    // Chunks end at absolute multiples, so that checkpoints fall on the same lengths however a
+    // session got there.
+    const std::uint32_t room = rows_max - length() % rows_max;
+    const std::size_t count = std::min<std::size_t>(room, suffix.size());
+    run_chunk(suffix.first(count), count == suffix.size());
+    suffix = suffix.subspan(count);
+    result.evaluated += static_cast<std::uint32_t>(count);
+    if (options.progress) options.progress(result.evaluated, total);
+  }
+}
+
+void Session::run_chunk(std::span<const TokenId> chunk, bool wants_logits) {
+  rows_.clear();
+  for (std::size_t i = 0; i < chunk.size(); ++i) {
+    rows_.push_back({.token = chunk[i],
+                     .position = Position{static_cast<std::uint32_t>(tokens_.size() + i)},
+                     .sequence = sequence_,
+                     .wants_logits = wants_logits && i + 1 == chunk.size()});
+  }
+  logits_valid_ = false;
+  Throttle& throttle = engine_.throttle();
+  throttle.start();
+  // Only long work is split: a decode step sleeps once, after itself.
+  const bool split = throttle.percent() < 100 && chunk.size() > 1;
+  executor_.set_layer_hook(split ? [](void* context) { static_cast<Throttle*>(context)->pause(); }
+                                 : Executor::LayerHook{},
+                           &throttle);
+  BatchOutputs outputs;
+  if (wants_logits) outputs.logits = Rows(logits_.data(), {1, logits_.size()});
+  executor_.run({rows_}, outputs);
+  throttle.pause();
+  tokens_.insert(tokens_.end(), chunk.begin(), chunk.end());
+  logits_valid_ = wants_logits;
+  save_checkpoint_if_due();
+}
+
+void Session::save_checkpoint_if_due() {
+  if (length() % options_.checkpoint_interval == 0) checkpoints_.save();
+}
+
+void Session::eval(TokenId token) {
+  check_room(std::size_t{length()} + 1);
+  run_chunk({&token, 1}, true);
+}
+
+std::span<const TokenId> Session::eval_speculative(TokenId first,
+                                                   std::uint32_t draft_count,
+                                                   TokenId stop) {
+  accepted_.clear();
+  const std::uint32_t room = options_.context - length();
+  draft_count = std::min({draft_count, executor_.info().rewind_max / 2, room == 0 ? 0 : room - 1});
+  if (!executor_.info().has_mtp || length() == 0) draft_count = 0;
+  if (draft_count == 0 || first == stop) {
+    eval(first);
+    accepted_.push_back(first);
+    return accepted_;
+  }
+  const std::size_t vocab = logits_.size();
+  const std::uint32_t before = length();
+  // Drafts, each from the one before it.
+  rows_.clear();
+  rows_.push_back({first, Position{before}, sequence_, true});
+  for (std::uint32_t depth = 0; depth < draft_count && rows_.back().token != stop; ++depth) {
+    executor_.draft(sequence_, rows_.back().token, depth, std::span(verify_logits_).first(vocab));
+    const TokenId draft = sample::argmax(std::span(verify_logits_).first(vocab));
+    rows_.push_back({draft, Position{before + depth + 1}, sequence_, true});
+  }
+  // One pass over all of them; a draft stands when it is what the row before it would choose.
+  logits_valid_ = false;
+  Throttle& throttle = engine_.throttle();
+  throttle.start();
+  executor_.set_layer_hook(nullptr, nullptr);
+  executor_.run({rows_}, {.logits = Rows(verify_logits_.data(), {rows_.size(), vocab})});
+  throttle.pause();
+  std::size_t accepted = 1;
+  while (accepted < rows_.size() &&
+         sample::argmax(std::span(verify_logits_).subspan((accepted - 1) * vocab, vocab)) ==
+             rows_[accepted].token)
+    ++accepted;
+  for (std::size_t i = 0; i < accepted; ++i)
+    accepted_.push_back(rows_[i].token);
+  executor_.truncate(sequence_, before + static_cast<std::uint32_t>(accepted));
+  tokens_.insert(tokens_.end(), accepted_.begin(), accepted_.end());
+  std::copy_n(verify_logits_.begin() + static_cast<std::ptrdiff_t>((accepted - 1) * vocab), vocab,
+              logits_.begin());
+  logits_valid_ = true;
+  save_checkpoint_if_due();
+  return accepted_;
+}
+
+void Session::rewind(std::uint32_t target) {
+  DS4_CHECK(target <= length());
+  if (target == length()) return;
+  logits_valid_ = false;
+  if (target == 0) return clear();
+  if (target >= executor_.shortest_truncation(sequence_)) {
+    executor_.truncate(sequence_, target);
+    checkpoints_.drop_beyond(target);
+    tokens_.resize(target);
+    return;
+  }
+  std::optional<std::uint32_t> restored = checkpoints_.restore(target);
+  if (!restored) {
+    executor_.truncate(sequence_, 0);
+    restored = 0;
+  }
+  const std::vector<TokenId> replay(tokens_.begin() + *restored, tokens_.begin() + target);
+  tokens_.resize(*restored);
+  SyncResult ignored;
+  prefill(replay, {}, ignored);
+  logits_valid_ = false;
+}
+
+void Session::clear() {
+  executor_.truncate(sequence_, 0);
+  checkpoints_.drop_beyond(0);
+  tokens_.clear();
+  logits_valid_ = false;
+}
+
+void Session::adopt(std::span<const TokenId> tokens, std::span<const float> logits) {
+  DS4_CHECK(executor_.length(sequence_) == tokens.size());
+  tokens_.assign(tokens.begin(), tokens.end());
+  checkpoints_.drop_beyond(0);
+  logits_valid_ = !logits.empty();
+  if (logits_valid_) std::copy(logits.begin(), logits.end(), logits_.begin());
+  if (!tokens_.empty()) checkpoints_.save();
+}
+
+std::vector<std::byte> Session::export_state() const {
+  return write_snapshot(
+      {.fingerprint = engine_.info().fingerprint,
+       .tokens = tokens_,
+       .logits = logits_valid_ ? std::span<const float>(logits_) : std::span<const float>{}},
+      executor_, sequence_);
+}
+
+void Session::import_state(std::span<const std::byte> bytes) {
+  const Snapshot snapshot(bytes, engine_.info().fingerprint, executor_, options_.context);
+  clear();
+  snapshot.restore(executor_, sequence_);
+  adopt(snapshot.tokens(), snapshot.logits());
+}
+
+}  // namespace ds4

@@ -1,0 +1,108 @@
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <stop_token>
+#include <vector>
+
+#include "engine/checkpoints.h"
+#include "engine/engine.h"
+#include "tensor/strong.h"
+
+namespace ds4 {
+
+struct SessionOptions {
+  std::uint32_t context = 32768;  // tokens, prompt and answer together
+  // A rewind replays fewer tokens than this; a multiple of 128, where state is smallest.
+  std::uint32_t checkpoint_interval = 512;
+  std::uint32_t checkpoint_count = 16;  // kept at most; older ones are thinned out
+};
+
+struct SyncOptions {
+  // Called after every chunk with tokens done and tokens to do in this call; may be empty.
+  std::function<void(std::uint32_t done, std::uint32_t total)> progress;
+  std::stop_token stop;  // checked before every chunk
+};
+
+// What sync() did.
+struct SyncResult {
+  std::uint32_t reused = 0;     // tokens of the prompt whose state was kept
+  std::uint32_t evaluated = 0;  // tokens run, replayed ones included
+};
+
+// One conversation: a token history and the state that belongs to it.  Callers hand over the whole
+// prompt each time and the session decides what to keep: it extends, rewinds, or rebuilds.
+// Confined to the engine's thread; must not outlive the engine.
+class Session {
+ public:
+  // Allocates the state for the whole context.  Throws Error(kOutOfMemory).
+  Session(Engine& engine, const SessionOptions& options);
+  Session(const Session&) = delete;
+  Session& operator=(const Session&) = delete;
+  ~Session();
+
+  // Makes the history equal to `prompt` (at least one token, fewer than the context) and logits()
+  // those of its last token.  Throws Error(kContextOverflow) before any work, Error(kCancelled) at
+  // a stop: what was evaluated by then stays and a retry continues from it.
+  SyncResult sync(std::span<const TokenId> prompt, const SyncOptions& options = {});
+
+  // Appends one token: a decode step.  Allocates nothing.  Throws Error(kContextOverflow) when the
+  // context is full.
+  void eval(TokenId token);
+
+  // Appends `first` and, where the model's MTP block drafts what greedy decoding would choose, the
+  // tokens after it: at most `draft_count` more, none after `stop`.  Returns the tokens appended.
+  // logits() are then those of the last one.  The tokens are the same as without drafting.
+  std::span<const TokenId> eval_speculative(TokenId first, std::uint32_t draft_count, TokenId stop);
+
+  // Drops the tokens from `length` on: exact, by truncation, or by a checkpoint and a replay.
+  // logits() are undefined until the next sync() or eval(), unless nothing was dropped.
+  void rewind(std::uint32_t length);
+  // Forgets everything.
+  void clear();
+
+  std::span<const TokenId> tokens() const { return tokens_; }
+  std::uint32_t length() const { return static_cast<std::uint32_t>(tokens_.size()); }
+  std::uint32_t context() const { return options_.context; }
+  // [vocab_size], of the last token.
+  std::span<const float> logits() const { return logits_; }
+  bool has_logits() const { return logits_valid_; }
+  // Leading tokens that the history shares with `prompt`.
+  std::uint32_t common_prefix(std::span<const TokenId> prompt) const;
+
+  // The exact state as bytes: portable between backends, refused by another model.
+  std::vector<std::byte> export_state() const;
+  // Replaces everything by an exported state.  Throws Error(kBadFormat) with the reason, before
+  // anything is changed.
+  void import_state(std::span<const std::byte> bytes);
+
+  // For stores that keep state by sections: the sequence inside the executor.
+  SequenceId sequence() const { return sequence_; }
+  // Adopts a state whose sections were written to sequence() between begin_restore() and now.
+  // `logits` may be empty: sync() then evaluates at least one token.
+  void adopt(std::span<const TokenId> tokens, std::span<const float> logits);
+  const Checkpoints& checkpoints() const { return checkpoints_; }
+  Engine& engine() { return engine_; }
+
+ private:
+  void prefill(std::span<const TokenId> suffix, const SyncOptions& options, SyncResult& result);
+  void run_chunk(std::span<const TokenId> chunk, bool wants_logits);
+  void save_checkpoint_if_due();
+  void check_room(std::size_t token_count) const;
+
+  Engine& engine_;
+  Executor& executor_;
+  const SessionOptions options_;
+  SequenceId sequence_;
+  std::vector<TokenId> tokens_;  // capacity: context
+  std::vector<float> logits_;    // [vocab_size]
+  bool logits_valid_ = false;
+  Checkpoints checkpoints_;
+  // Scratch of run_chunk() and eval_speculative(), reserved once.
+  std::vector<BatchRow> rows_;
+  std::vector<float> verify_logits_;  // [rewind_max, vocab_size]; empty without an MTP block
+  std::vector<TokenId> accepted_;
+};
+
+}  // namespace ds4

@@ -1,0 +1,194 @@
+#include "runtime/open.h"
+
+#include <algorithm>
+#include <fstream>
+#include <map>
+#include <optional>
+#include <utility>
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "cpu/cpu_executor.h"
+#include "gguf/reader.h"
+#include "model/fingerprint.h"
+#include "model/weights.h"
+#include "tokenizer/tokenizer.h"
+#include "tokenizer/vocabulary.h"
+
+namespace ds4 {
+
+namespace {
+
+// Everything that views into the mapped files, kept together with them.
+struct LoadedModel {
+  gguf::Reader file;
+  std::optional<gguf::Reader> mtp_file;
+  ModelConfig config;
+  Weights weights;
+};
+
+std::shared_ptr<LoadedModel> load_model(const OpenOptions& options) {
+  auto model = std::make_shared<LoadedModel>(LoadedModel{
+      .file = gguf::Reader(options.model), .mtp_file = {}, .config = {}, .weights = {}});
+  if (!options.mtp.empty()) model->mtp_file.emplace(options.mtp);
+  model->config = read_config(model->file, options.log);
+  model->weights = bind_weights(model->file, model->mtp_file ? &*model->mtp_file : nullptr,
+                                model->config, options.log);
+  if (!options.use_mtp) model->weights.mtp.reset();
+  return model;
+}
+
+void check_context(const OpenOptions& options, const ModelConfig& config) {
+  if (options.context >= 2 && options.context <= config.context_max) return;
+  throw Error(ErrorCode::kInvalidArgument,
+              fmt::format("a context of {} tokens; expected 2 to {}, what the model was made for",
+                          options.context, config.context_max));
+}
+
+cpu::CpuOptions cpu_options(const OpenOptions& options) {
+  cpu::CpuOptions result;
+  result.thread_count = options.thread_count;
+  if (options.rows_max != 0) result.rows_max = options.rows_max;
+  result.rows_max = std::min(result.rows_max, options.context);
+  // A speculative pass needs room for its drafts.
+  result.rows_max = std::max<std::uint32_t>(result.rows_max, 16);
+  result.codec = options.codec;
+  return result;
+}
+
+std::string chosen_backend(const OpenOptions& options) {
+  const auto names = backend_names();
+  if (options.backend == "auto") return names.front();
+  if (std::find(names.begin(), names.end(), options.backend) != names.end()) return options.backend;
+  throw Error(ErrorCode::kUnsupported,
+              fmt::format("backend '{}' is not part of this build; it has: {}", options.backend,
+                          fmt::join(names, ", ")));
+}
+
+std::uint64_t available_memory() {
+  std::ifstream file("/proc/meminfo");
+  std::string key;
+  std::uint64_t kibibytes = 0;
+  for (std::string rest; file >> key >> kibibytes; std::getline(file, rest))
+    if (key == "MemAvailable:") return kibibytes * 1024;
+  return 0;
+}
+
+MemoryPlan plan_loaded(const OpenOptions& options, const LoadedModel& model) {
+  check_context(options, model.config);
+  MemoryPlan plan;
+  plan.backend = chosen_backend(options);
+  plan.items =
+      cpu::plan_cpu_memory(model.config, model.weights, cpu_options(options), options.context);
+  for (MemoryItem& item : plan.items)
+    if (item.name == "state") item.bytes *= options.session_count;
+  plan.available_bytes = available_memory();
+  return plan;
+}
+
+void check_fits(const MemoryPlan& plan, const OpenOptions& options) {
+  if (plan.available_bytes == 0 || plan.allocated_bytes() <= plan.available_bytes) return;
+  throw Error(ErrorCode::kOutOfMemory,
+              fmt::format("a context of {} tokens does not fit; choose a smaller one\n{}",
+                          options.context, plan.text()));
+}
+
+// "IQ2_XXS, Q2_K, Q8_0, F16, F32": block types by share of the bytes.
+std::string quantisation_text(const Weights& weights) {
+  std::map<std::string_view, std::uint64_t> bytes;
+  weights.for_each(
+      [&](const Weight& w) { bytes[element_type_info(w.type).name] += w.bytes.size(); });
+  std::vector<std::pair<std::uint64_t, std::string_view>> order;
+  for (const auto& [name, count] : bytes)
+    order.emplace_back(count, name);
+  std::sort(order.rbegin(), order.rend());
+  std::vector<std::string_view> names;
+  for (const auto& [count, name] : order)
+    names.push_back(name);
+  return fmt::format("{}", fmt::join(names, ", "));
+}
+
+std::filesystem::path program_directory() {
+  std::error_code error;
+  return std::filesystem::read_symlink("/proc/self/exe", error).parent_path();
+}
+
+}  // namespace
+
+std::uint64_t MemoryPlan::allocated_bytes() const {
+  std::uint64_t total = 0;
+  for (const MemoryItem& item : items)
+    total += item.mapped ? 0 : item.bytes;
+  return total;
+}
+
+std::string MemoryPlan::text() const {
+  constexpr double kMebi = 1024.0 * 1024.0;
+  const auto line = [&](std::string_view name, std::uint64_t bytes, std::string_view note) {
+    return fmt::format("{:<12}{:>12.1f} MiB{}\n", name, static_cast<double>(bytes) / kMebi, note);
+  };
+  std::string text = fmt::format("memory plan, backend {}\n", backend);
+  for (const MemoryItem& item : items)
+    text += line(item.name, item.bytes, item.mapped ? "  mapped from the file" : "");
+  text += line("allocated", allocated_bytes(), "");
+  if (available_bytes != 0) text += line("available", available_bytes, "");
+  return text;
+}
+
+std::vector<std::string> backend_names() {
+  return {"cpu"};
+}
+
+MemoryPlan plan_memory(const OpenOptions& options) {
+  return plan_loaded(options, *load_model(options));
+}
+
+std::unique_ptr<Engine> open_engine(const OpenOptions& options) {
+  const auto model = load_model(options);
+  const MemoryPlan plan = plan_loaded(options, *model);
+  check_fits(plan, options);
+  if (!model->weights.embedding.present() || !model->weights.output.present()) {
+    throw Error(ErrorCode::kUnsupported,
+                fmt::format("{} holds a slice without the first or the last layer; it runs only as "
+                            "a part of a distributed model",
+                            options.model.string()));
+  }
+  auto tokenizer =
+      std::make_shared<const tokenizer::Tokenizer>(tokenizer::read_gguf_vocabulary(model->file));
+  tokenizer::check_vocabulary_rows(*tokenizer, model->config.vocab_size);
+  if (options.warm_weights)
+    model->weights.for_each([](const Weight& weight) { MappedFile::touch(weight.bytes); });
+  auto executor = cpu::make_cpu_executor(model->config, model->weights, cpu_options(options));
+  ModelInfo info{.path = options.model.string(),
+                 .name = model->config.name,
+                 .quantisation = quantisation_text(model->weights),
+                 .fingerprint = model_fingerprint(model->file),
+                 .file_bytes = model->file.file_bytes()};
+  auto engine =
+      std::make_unique<Engine>(std::move(info), std::move(executor), std::move(tokenizer), model);
+  if (!options.steering.empty()) {
+    engine->load_steering(options.steering.string(), options.steering_attention_scale,
+                          options.steering_ffn_scale);
+  }
+  return engine;
+}
+
+std::filesystem::path default_model_path() {
+  const std::filesystem::path here = program_directory();
+  const std::filesystem::path candidates[] = {
+      "ds4flash.gguf", here / "ds4-tiny.gguf", here / "../share/ds4/ds4-tiny.gguf",
+      // In a build tree: build/<preset>/apps/<program>/.
+      here / "../../../../models/ds4-tiny.gguf", "models/ds4-tiny.gguf"};
+  std::string places;
+  for (const auto& path : candidates) {
+    if (std::filesystem::exists(path)) return path.lexically_normal();
+    places += fmt::format("\n  {}", path.lexically_normal().string());
+  }
+  throw Error(ErrorCode::kNotFound,
+              fmt::format("no model file; name one with -m FILE. Looked for:{}", places));
+}
+
+}  // namespace ds4

@@ -1,0 +1,57 @@
+#pragma once
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "backend/executor.h"
+#include "base/log.h"
+#include "engine/engine.h"
+
+namespace ds4 {
+
+// From a model file to an Engine: the one place that names backends.
+struct OpenOptions {
+  std::filesystem::path model;
+  std::filesystem::path mtp;       // a separate file with the MTP block; empty: use the model's own
+  std::string backend = "auto";    // "auto", "cpu", "cuda"
+  std::uint32_t thread_count = 0;  // 0: one per physical core
+  std::uint32_t rows_max = 0;      // rows of one batch, the prefill chunk; 0: the backend's default
+  std::uint32_t context = 32768;   // of the sessions that the plan is for
+  std::uint32_t session_count = 1;
+  RowCodec codec = RowCodec::kPacked;
+  bool use_mtp = true;             // false leaves the MTP block out even when there is one
+  bool warm_weights = false;       // read every weight page before returning
+  std::filesystem::path steering;  // directions; empty: none
+  float steering_attention_scale = 0;
+  float steering_ffn_scale = 0;
+  LogSink log;
+};
+
+// What loading would take, computed from the file's header alone.
+struct MemoryPlan {
+  std::string backend;
+  std::vector<MemoryItem> items;
+  std::uint64_t available_bytes = 0;      // of the memory that unmapped items come from; 0: unknown
+  std::uint64_t allocated_bytes() const;  // sum of the items that are not mapped
+  // One line an item with its size, then the sum and what is available.
+  std::string text() const;
+};
+
+// Throws as open_engine() does for a file that cannot be run.
+MemoryPlan plan_memory(const OpenOptions& options);
+
+// Loads.  Throws Error(kNotFound | kBadFormat | kUnsupported) for the file, Error(kOutOfMemory)
+// with the plan's numbers when it does not fit, Error(kUnsupported) for a backend that is not built
+// in.
+std::unique_ptr<Engine> open_engine(const OpenOptions& options);
+
+// Names of the backends in this build, the default first.
+std::vector<std::string> backend_names();
+
+// The file that runs when none is named: ds4flash.gguf in the working directory, else the embedded
+// small model beside the program or in the source tree.  Throws Error(kNotFound) naming the places.
+std::filesystem::path default_model_path();
+
+}  // namespace ds4
