@@ -29,15 +29,24 @@ function(ds4_module name)
 endfunction()
 
 # ds4_test(NAME SOURCES x_test.cpp... LINK lib... LABELS label... ARGS arg...): a GoogleTest program
-# registered with CTest, run from the root of the source tree.
+# registered with CTest, run from the root of the source tree.  All of them carry the label `unit` and
+# belong to the target ds4_unit_tests; those labelled `threads` also to ds4_thread_tests.
 function(ds4_test name)
   cmake_parse_arguments(T "" "" "SOURCES;LINK;LABELS;ARGS" ${ARGN})
   add_executable(${name} ${T_SOURCES})
   target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR})  # for tests/support
   target_link_libraries(${name} PRIVATE ${T_LINK} GTest::gtest GTest::gmock GTest::gtest_main)
+  set(labels unit ${T_LABELS})
   add_test(NAME ${name} COMMAND ${name} ${T_ARGS} WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
-  set_tests_properties(${name} PROPERTIES LABELS "${T_LABELS}")
+  set_tests_properties(${name} PROPERTIES LABELS "${labels}")
+  add_dependencies(ds4_unit_tests ${name})
+  if("threads" IN_LIST T_LABELS)
+    add_dependencies(ds4_thread_tests ${name})
+  endif()
 endfunction()
+
+add_custom_target(ds4_unit_tests)
+add_custom_target(ds4_thread_tests)
 
 # Writes the layers file that tests/tidy reads: one line a module, "gguf: base;tensor".
 function(ds4_write_layers)
