@@ -87,17 +87,28 @@ void MappedFile::touch(std::span<const std::byte> range) {
 
 AtomicFileWriter::AtomicFileWriter(const std::filesystem::path& target, unsigned mode)
     : target_(target) {
+  buffer_.reserve(kWriteBufferBytes);
+  struct stat info {};
+  if (::stat(target.c_str(), &info) == 0 && !S_ISREG(info.st_mode)) {
+    if (S_ISDIR(info.st_mode)) {
+      throw Error(ErrorCode::kInvalidArgument,
+                  fmt::format("cannot write {}: it is a directory", target.string()));
+    }
+    // A device or a pipe is written, never replaced by a file of its name.
+    descriptor_ = ::open(target.c_str(), O_WRONLY | O_CLOEXEC);
+    if (descriptor_ < 0) throw_errno("cannot open", target.string());
+    return;
+  }
   temporary_ = target;
   temporary_ += fmt::format(".tmp.{}", ::getpid());
   descriptor_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode);
   if (descriptor_ < 0) throw_errno("cannot create", temporary_.string());
-  buffer_.reserve(kWriteBufferBytes);
 }
 
 AtomicFileWriter::~AtomicFileWriter() {
   if (descriptor_ < 0) return;
   ::close(descriptor_);
-  ::unlink(temporary_.c_str());
+  if (!temporary_.empty()) ::unlink(temporary_.c_str());
 }
 
 void AtomicFileWriter::write(std::span<const std::byte> bytes) {
@@ -128,6 +139,10 @@ void AtomicFileWriter::flush() {
 
 void AtomicFileWriter::commit() {
   flush();
+  if (temporary_.empty()) {
+    if (::close(std::exchange(descriptor_, -1)) != 0) throw_errno("cannot close", target_.string());
+    return;
+  }
   if (::fsync(descriptor_) != 0) throw_errno("cannot sync", target_.string());
   if (::rename(temporary_.c_str(), target_.c_str()) != 0)
     throw_errno("cannot rename to", target_.string());

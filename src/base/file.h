@@ -37,7 +37,8 @@ class MappedFile {
 
 // Writes a file so that a reader sees the old content or the whole new one, never a part: bytes go
 // to a temporary name beside the target; commit() syncs, renames and syncs the directory.  A writer
-// destroyed without commit() removes its temporary file.  Confined to one thread.
+// destroyed without commit() removes its temporary file.  A target that is a device or a pipe is
+// written as it goes.  Confined to one thread.
 class AtomicFileWriter {
  public:
   // Creates the temporary file with `mode`; throws Error(kIo) when the directory is not writable.

@@ -73,16 +73,26 @@ TEST_F(FileTest, ReportsWhatIsWrong) {
 
 TEST_F(FileTest, FullDiskIsAnIoError) {
   if (!std::filesystem::exists("/dev/full")) GTEST_SKIP() << "no /dev/full here";
-  // The temporary file cannot live in /dev, so the target is reached through a link to the device.
-  const auto path = directory_ / "full";
-  std::filesystem::create_symlink("/dev/full",
-                                  directory_ / ("full.tmp." + std::to_string(getpid())));
   EXPECT_EQ(code_of([&] {
-              AtomicFileWriter writer(path);
+              AtomicFileWriter writer("/dev/full");
               writer.write("x");
               writer.commit();
             }),
             ErrorCode::kIo);
+}
+
+TEST_F(FileTest, DevicesAreWrittenAndNotReplaced) {
+  const auto path = directory_ / "null";
+  std::filesystem::create_symlink("/dev/null", path);
+  AtomicFileWriter writer(path);
+  writer.write("x");
+  writer.commit();
+  EXPECT_TRUE(std::filesystem::is_symlink(path));
+  EXPECT_TRUE(std::filesystem::is_character_file(path));
+}
+
+TEST_F(FileTest, RefusesToReplaceADirectory) {
+  EXPECT_EQ(code_of([&] { AtomicFileWriter writer{directory_}; }), ErrorCode::kInvalidArgument);
 }
 
 }  // namespace
