@@ -81,14 +81,30 @@ void Session::prefill(std::span<const TokenId> suffix,
   }
 }
 
+void Session::stage(std::span<const TokenId> tokens,
+                    bool wants_logits,
+                    std::vector<BatchRow>& rows) const {
+  check_room(tokens_.size() + tokens.size());
+  for (std::size_t i = 0; i < tokens.size(); ++i) {
+    rows.push_back({.token = tokens[i],
+                    .position = Position{static_cast<std::uint32_t>(tokens_.size() + i)},
+                    .sequence = sequence_,
+                    .wants_logits = wants_logits && i + 1 == tokens.size()});
+  }
+}
+
+void Session::commit(std::span<const TokenId> tokens, std::span<const float> logits) {
+  tokens_.insert(tokens_.end(), tokens.begin(), tokens.end());
+  DS4_CHECK(executor_.length(sequence_) == tokens_.size());
+  logits_valid_ = !logits.empty();
+  if (logits_valid_ && logits.data() != logits_.data())
+    std::copy(logits.begin(), logits.end(), logits_.begin());
+  save_checkpoint_if_due();
+}
+
 void Session::run_chunk(std::span<const TokenId> chunk, bool wants_logits) {
   rows_.clear();
-  for (std::size_t i = 0; i < chunk.size(); ++i) {
-    rows_.push_back({.token = chunk[i],
-                     .position = Position{static_cast<std::uint32_t>(tokens_.size() + i)},
-                     .sequence = sequence_,
-                     .wants_logits = wants_logits && i + 1 == chunk.size()});
-  }
+  stage(chunk, wants_logits, rows_);
   logits_valid_ = false;
   Throttle& throttle = engine_.throttle();
   throttle.start();
@@ -101,9 +117,7 @@ void Session::run_chunk(std::span<const TokenId> chunk, bool wants_logits) {
   if (wants_logits) outputs.logits = Rows(logits_.data(), {1, logits_.size()});
   executor_.run({rows_}, outputs);
   throttle.pause();
-  tokens_.insert(tokens_.end(), chunk.begin(), chunk.end());
-  logits_valid_ = wants_logits;
-  save_checkpoint_if_due();
+  commit(chunk, wants_logits ? std::span<const float>(logits_) : std::span<const float>{});
 }
 
 void Session::save_checkpoint_if_due() {
@@ -160,26 +174,31 @@ std::span<const TokenId> Session::eval_speculative(TokenId first,
   return accepted_;
 }
 
-void Session::rewind(std::uint32_t target) {
+std::uint32_t Session::cut_back(std::uint32_t target) {
   DS4_CHECK(target <= length());
-  if (target == length()) return;
+  if (target == length()) return target;
   logits_valid_ = false;
-  if (target == 0) return clear();
-  if (target >= executor_.shortest_truncation(sequence_)) {
+  if (target == 0) {
+    clear();
+  } else if (target >= executor_.shortest_truncation(sequence_)) {
     executor_.truncate(sequence_, target);
     checkpoints_.drop_beyond(target);
     tokens_.resize(target);
-    return;
+  } else if (const std::optional<std::uint32_t> restored = checkpoints_.restore(target)) {
+    tokens_.resize(*restored);
+  } else {
+    clear();
   }
-  std::optional<std::uint32_t> restored = checkpoints_.restore(target);
-  if (!restored) {
-    executor_.truncate(sequence_, 0);
-    restored = 0;
-  }
-  const std::vector<TokenId> replay(tokens_.begin() + *restored, tokens_.begin() + target);
-  tokens_.resize(*restored);
+  return length();
+}
+
+void Session::rewind(std::uint32_t target) {
+  DS4_CHECK(target <= length());
+  if (target == length()) return;
+  const std::vector<TokenId> kept(tokens_.begin(), tokens_.begin() + target);
+  const std::uint32_t restored = cut_back(target);
   SyncResult ignored;
-  prefill(replay, {}, ignored);
+  prefill(std::span(kept).subspan(restored), {}, ignored);
   logits_valid_ = false;
 }
 

@@ -56,6 +56,16 @@ class Session {
   // logits() are then those of the last one.  The tokens are the same as without drafting.
   std::span<const TokenId> eval_speculative(TokenId first, std::uint32_t draft_count, TokenId stop);
 
+  // The two halves of a step for a scheduler that runs rows of several sessions in one batch.
+  // stage() appends the rows of the next `tokens` (logits for the last one when asked); after the
+  // executor ran them, commit() takes the same tokens over, with the last one's logits [vocab_size]
+  // or none.  Throws Error(kContextOverflow) from stage(), before anything changed.
+  void stage(std::span<const TokenId> tokens, bool wants_logits, std::vector<BatchRow>& rows) const;
+  void commit(std::span<const TokenId> tokens, std::span<const float> logits);
+
+  // Drops the tokens from `target` on and, where the state can't be cut there, back to the nearest
+  // kept checkpoint before it.  Returns the new length.  Runs nothing.
+  std::uint32_t cut_back(std::uint32_t target);
   // Drops the tokens from `length` on: exact, by truncation, or by a checkpoint and a replay.
   // logits() are undefined until the next sync() or eval(), unless nothing was dropped.
   void rewind(std::uint32_t length);

@@ -77,6 +77,11 @@ std::uint64_t available_memory() {
   return 0;
 }
 
+OpenOptions with_context(OpenOptions options, const ModelConfig& config) {
+  if (options.context == 0) options.context = default_context(config);
+  return options;
+}
+
 MemoryPlan plan_loaded(const OpenOptions& options, const LoadedModel& model) {
   check_context(options, model.config);
   MemoryPlan plan;
@@ -143,11 +148,18 @@ std::vector<std::string> backend_names() {
 }
 
 MemoryPlan plan_memory(const OpenOptions& options) {
-  return plan_loaded(options, *load_model(options));
+  const auto model = load_model(options);
+  return plan_loaded(with_context(options, model->config), *model);
 }
 
-std::unique_ptr<Engine> open_engine(const OpenOptions& options) {
-  const auto model = load_model(options);
+std::uint32_t default_context(const ModelConfig& config) {
+  constexpr std::uint64_t kContextDefault = 32768;
+  return static_cast<std::uint32_t>(std::min(kContextDefault, config.context_max));
+}
+
+std::unique_ptr<Engine> open_engine(const OpenOptions& request) {
+  const auto model = load_model(request);
+  const OpenOptions options = with_context(request, model->config);
   const MemoryPlan plan = plan_loaded(options, *model);
   check_fits(plan, options);
   if (!model->weights.embedding.present() || !model->weights.output.present()) {

@@ -18,7 +18,7 @@ struct OpenOptions {
   std::string backend = "auto";    // "auto", "cpu", "cuda"
   std::uint32_t thread_count = 0;  // 0: one per physical core
   std::uint32_t rows_max = 0;      // rows of one batch, the prefill chunk; 0: the backend's default
-  std::uint32_t context = 32768;   // of the sessions that the plan is for
+  std::uint32_t context = 32768;   // of the sessions that the plan is for; 0: default_context()
   std::uint32_t session_count = 1;
   RowCodec codec = RowCodec::kPacked;
   bool use_mtp = true;             // false leaves the MTP block out even when there is one
@@ -46,6 +46,9 @@ MemoryPlan plan_memory(const OpenOptions& options);
 // with the plan's numbers when it does not fit, Error(kUnsupported) for a backend that is not built
 // in.
 std::unique_ptr<Engine> open_engine(const OpenOptions& options);
+
+// The context of who asks for none: 32768 tokens, or what the model was made for when that is less.
+std::uint32_t default_context(const ModelConfig& config);
 
 // Names of the backends in this build, the default first.
 std::vector<std::string> backend_names();
