@@ -165,6 +165,7 @@ Sha256Digest Cipher::derive(std::string_view purpose, std::span<const std::uint8
   Sha256Digest key = key_;
   std::string info(purpose);
   std::vector<std::uint8_t> salt_copy(salt.begin(), salt.end());
+  if (salt_copy.empty()) salt_copy.resize(key.size());  // HKDF's own default
   const OSSL_PARAM parameters[] = {
       OSSL_PARAM_construct_utf8_string(OSSL_KDF_PARAM_DIGEST, digest, 0),
       OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_KEY, key.data(), key.size()),

@@ -89,7 +89,8 @@ class Walk {
     Hit hit{.chain = {},
             .token_count = best_child_.token_end,
             .byte_count = best_child_.byte_end,
-            .has_logits = best_child_.has_logits};
+            .has_logits = best_child_.has_logits,
+            .kind = best_child_.kind};
     for (std::size_t node = best_; node != kNone; node = matched_[node].parent)
       hit.chain.push_back(matched_[node].id);
     std::reverse(hit.chain.begin(), hit.chain.end());

@@ -78,6 +78,7 @@ struct Hit {
   std::uint64_t token_count = 0;
   std::uint64_t byte_count = 0;  // of the prompt's rendered bytes; only what follows is tokenised
   bool has_logits = false;
+  EntryKind kind = EntryKind::kTail;  // of the last of the chain
 };
 
 struct Restored {

@@ -1,0 +1,370 @@
+#include <algorithm>
+#include <numeric>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "base/error.h"
+#include "kvstore/store.h"
+#include "kvstore/store_context.h"
+
+namespace ds4::kvstore {
+
+namespace {
+
+// Files of one batch are written, then synced, then named, so that the disk always has work and the
+// directory is synced once for all.
+constexpr std::size_t kBatchFilesMax = 16;
+constexpr std::uint64_t kBatchBytesMax = std::uint64_t{64} << 20;
+
+// One entry of the chain to be saved.
+struct Piece {
+  EntryKind kind = EntryKind::kChunk;
+  EntryId id;
+  EntryId parent;
+  Sha256Digest key{};
+  std::uint64_t token_begin = 0;
+  std::uint64_t token_end = 0;
+  std::uint64_t byte_begin = 0;
+  std::uint64_t byte_end = 0;
+  bool has_state = false;
+  bool present = false;
+};
+
+class Saver {
+ public:
+  Saver(StoreContext& context, const SaveRequest& request, StateSource& source)
+      : context_(context),
+        request_(request),
+        layout_(request.space.model().layout),
+        source_(source) {}
+  Saver(const Saver&) = delete;
+  Saver& operator=(const Saver&) = delete;
+  ~Saver() { drop_leases(); }
+
+  SaveOutcome run() {
+    plan();
+    if (!admit()) return outcome_;
+    for (const Piece& piece : pieces_)
+      if (!piece.present) write(piece);
+    publish();
+    if (!pieces_.empty() && pieces_.back().kind == EntryKind::kTail) {
+      outcome_.tail = pieces_.back().id;
+      if (pieces_.back().present) touch(pieces_.back().id);
+      if (request_.replaces && *request_.replaces != *outcome_.tail) remove_replaced();
+    }
+    return outcome_;
+  }
+
+ private:
+  struct Written {
+    Piece piece;
+    EntryRow row;
+    TemporaryFile file;
+  };
+
+  void plan();
+  void add_piece(EntryKind kind, KeyChain& chain, std::uint64_t token_end);
+  bool admit();
+  void find_present();
+  bool fits_day(std::uint64_t bytes);
+  std::uint64_t file_bytes(const Piece& piece) const;
+  std::vector<Section> sections_of(const Piece& piece) const;
+  void fill(EntryEncoder& encoder, const Piece& piece);
+  void write(const Piece& piece);
+  void publish();
+  void publish_one(Written& written);
+  void drop_leases() noexcept;
+  void touch(const EntryId& id);
+  void remove_replaced();
+
+  StoreContext& context_;
+  const SaveRequest& request_;
+  const StateLayout& layout_;
+  StateSource& source_;
+  std::vector<Piece> pieces_;
+  std::vector<Written> batch_;
+  std::uint64_t batch_bytes_ = 0;
+  std::vector<std::byte> storage_;
+  std::vector<std::int64_t> leases_;
+  SaveOutcome outcome_;
+};
+
+void Saver::add_piece(EntryKind kind, KeyChain& chain, std::uint64_t token_end) {
+  Piece piece;
+  piece.kind = kind;
+  if (!pieces_.empty()) {
+    piece.token_begin = pieces_.back().token_end;
+    piece.byte_begin = pieces_.back().byte_end;
+    piece.parent = pieces_.back().id;
+  } else {
+    piece.parent = request_.space.root();
+  }
+  piece.token_end = token_end;
+  const auto token_bytes =
+      request_.token_bytes.subspan(piece.token_begin, token_end - piece.token_begin);
+  piece.byte_end = std::accumulate(token_bytes.begin(), token_bytes.end(), piece.byte_begin);
+  DS4_CHECK(piece.byte_end <= request_.text.size());
+  chain.append(request_.text.subspan(piece.byte_begin, piece.byte_end - piece.byte_begin));
+  piece.key = chain.key();
+  const auto tokens = request_.tokens.subspan(piece.token_begin, token_end - piece.token_begin);
+  piece.id = entry_id(kind, piece.parent, piece.key, tokens);
+  pieces_.push_back(std::move(piece));
+}
+
+void Saver::plan() {
+  DS4_CHECK(request_.tokens.size() == request_.token_bytes.size());
+  const std::uint32_t chunk_tokens = context_.options.chunk_tokens;
+  const std::uint64_t stride = std::uint64_t{chunk_tokens} * context_.options.state_stride_chunks;
+  const std::uint64_t token_count = request_.tokens.size();
+  KeyChain chain(request_.space.context());
+  for (std::uint64_t end = chunk_tokens; end <= token_count; end += chunk_tokens) {
+    add_piece(EntryKind::kChunk, chain, end);
+    pieces_.back().has_state = end % stride == 0 && source_.has_carry(end);
+  }
+  if (request_.extent == SaveExtent::kChunks || token_count == 0) return;
+  if (!source_.has_carry(token_count)) return;
+  add_piece(EntryKind::kTail, chain, token_count);
+  pieces_.back().has_state = true;
+  DS4_CHECK(pieces_.back().byte_end == request_.text.size());
+}
+
+// Marks what is there and keeps it there: whatever has no successor yet could be evicted.
+void Saver::find_present() {
+  const std::lock_guard lock(context_.catalogue_mutex);
+  Transaction transaction(context_.catalogue->database());
+  for (Piece& piece : pieces_)
+    piece.present = context_.catalogue->contains(piece.id);
+  for (std::size_t i = 0; i < pieces_.size(); ++i) {
+    if (!pieces_[i].present || (i + 1 < pieces_.size() && pieces_[i + 1].present)) continue;
+    leases_.push_back(context_.catalogue->add_lease(pieces_[i].id, context_.owner->name()));
+  }
+  transaction.commit();
+}
+
+bool Saver::fits_day(std::uint64_t bytes) {
+  const std::uint64_t limit = context_.options.bytes_written_per_day_max;
+  if (limit == 0 || request_.urgency == SaveUrgency::kAsked) return true;
+  const std::lock_guard lock(context_.catalogue_mutex);
+  return context_.catalogue->written_bytes(context_.today()) + bytes <= limit;
+}
+
+bool Saver::admit() {
+  find_present();
+  std::uint64_t new_bytes = 0;
+  std::uint64_t chain_bytes = 0;
+  for (const Piece& piece : pieces_) {
+    const std::uint64_t bytes = file_bytes(piece);
+    chain_bytes += bytes;
+    if (!piece.present) new_bytes += bytes;
+    if (piece.present && piece.kind == EntryKind::kChunk) ++outcome_.chunks_reused;
+  }
+  if (new_bytes == 0) return true;
+  if (!fits_day(new_bytes)) {
+    outcome_.status = SaveStatus::kSkippedOverDayLimit;
+    context_.say(LogLevel::kInfo,
+                 fmt::format("kv: {} bytes not saved: the limit of {} bytes "
+                             "written a day is reached",
+                             new_bytes, context_.options.bytes_written_per_day_max));
+    return false;
+  }
+  const std::uint64_t limit = context_.options.bytes_max;
+  if ((limit == 0 || chain_bytes <= limit) && context_.make_room(new_bytes)) return true;
+  outcome_.status = SaveStatus::kSkippedOverBudget;
+  context_.say(LogLevel::kWarning,
+               fmt::format("kv: {} tokens not saved: they take {} bytes and the budget of {} bytes "
+                           "has no room for them; raise the budget",
+                           request_.tokens.size(), chain_bytes, limit));
+  return false;
+}
+
+std::vector<Section> Saver::sections_of(const Piece& piece) const {
+  std::vector<Section> sections;
+  sections.push_back({.kind = kSectionTokens,
+                      .row_bytes = sizeof(TokenId),
+                      .bytes = (piece.token_end - piece.token_begin) * sizeof(TokenId)});
+  sections.push_back(
+      {.kind = kSectionText, .row_bytes = 1, .bytes = piece.byte_end - piece.byte_begin});
+  for (const RowArray& array : layout_.rows) {
+    const std::uint64_t first = row_count(array, piece.token_begin);
+    sections.push_back({.kind = static_cast<std::uint16_t>(array.kind),
+                        .layer = array.layer,
+                        .row_begin = first,
+                        .row_bytes = array.row_bytes,
+                        .bytes = (row_count(array, piece.token_end) - first) * array.row_bytes});
+  }
+  if (!piece.has_state) return sections;
+  for (const CarryArray& array : layout_.carries) {
+    if (array.place == CarryPlace::kTailOnly && piece.kind != EntryKind::kTail) continue;
+    sections.push_back({.kind = static_cast<std::uint16_t>(array.kind),
+                        .layer = array.layer,
+                        .row_begin = 0,
+                        .row_bytes = array.row_bytes,
+                        .bytes = row_count(array, piece.token_end) * array.row_bytes});
+  }
+  return sections;
+}
+
+std::uint64_t Saver::file_bytes(const Piece& piece) const {
+  std::uint64_t bytes = kEntryHeaderBytes;
+  for (const Section& section : sections_of(piece))
+    bytes += kSectionRecordBytes + section.bytes + (context_.cipher ? kCipherTagBytes : 0);
+  return bytes;
+}
+
+void Saver::fill(EntryEncoder& encoder, const Piece& piece) {
+  const auto copy = [&](std::size_t index, std::span<const std::byte> bytes) {
+    std::copy(bytes.begin(), bytes.end(), encoder.section(index).begin());
+  };
+  copy(0, std::as_bytes(
+              request_.tokens.subspan(piece.token_begin, piece.token_end - piece.token_begin)));
+  copy(1, request_.text.subspan(piece.byte_begin, piece.byte_end - piece.byte_begin));
+  std::size_t index = 2;
+  for (std::size_t array = 0; array < layout_.rows.size(); ++array, ++index) {
+    const std::span<std::byte> out = encoder.section(index);
+    if (!out.empty())
+      source_.read_rows(array, row_count(layout_.rows[array], piece.token_begin), out);
+  }
+  if (!piece.has_state) return;
+  for (std::size_t array = 0; array < layout_.carries.size(); ++array) {
+    const bool tail_only = layout_.carries[array].place == CarryPlace::kTailOnly;
+    if (tail_only && piece.kind != EntryKind::kTail) continue;
+    const std::span<std::byte> out = encoder.section(index++);
+    if (!out.empty()) source_.read_carry(array, piece.token_end, out);
+  }
+}
+
+void Saver::write(const Piece& piece) {
+  const KeySpace& space = request_.space;
+  const bool has_logits =
+      piece.kind == EntryKind::kTail &&
+      std::any_of(layout_.carries.begin(), layout_.carries.end(),
+                  [](const CarryArray& array) { return array.place == CarryPlace::kTailOnly; });
+  const auto own_tokens = static_cast<double>(piece.token_end - piece.token_begin);
+  EntryHeader header;
+  header.kind = piece.kind;
+  header.role = request_.role;
+  header.has_state = piece.has_state;
+  header.has_logits = has_logits;
+  header.token_begin = piece.token_begin;
+  header.token_end = piece.token_end;
+  header.byte_begin = piece.byte_begin;
+  header.byte_end = piece.byte_end;
+  header.created_s = context_.now_s();
+  header.recompute_us = static_cast<std::uint64_t>(
+      std::clamp(own_tokens * request_.prefill_ms_per_token * 1000.0, 0.0, 1e12));
+  header.text_check =
+      text_check(space.context().salt,
+                 request_.text.subspan(piece.byte_begin, piece.byte_end - piece.byte_begin));
+  header.chunk_tokens = context_.options.chunk_tokens;
+  header.layout_version = layout_.version;
+  header.fingerprint = space.context().fingerprint;
+  header.layout_digest = space.context().layout_digest;
+  header.parent = piece.parent;
+  header.key = piece.key;
+  header.id = piece.id;
+  if (context_.cipher) fill_random(header.salt);
+  header.codec = layout_.codec;
+  header.name_space = space.context().name_space;
+  header.model = space.model().name;
+  EntryEncoder encoder(std::move(header), sections_of(piece), context_.cipher_or_null(), storage_);
+  fill(encoder, piece);
+  const std::span<const std::byte> bytes = encoder.finish();
+  TemporaryFile file(context_.temporary_path(), context_.options.step_hook);
+  file.write(bytes);
+  batch_.push_back({piece, row_of(encoder.header()), std::move(file)});
+  batch_bytes_ += bytes.size();
+  if (batch_.size() >= kBatchFilesMax || batch_bytes_ >= kBatchBytesMax) publish();
+}
+
+// Names a synced file.  When the name is taken, by a process that saves the same prefix or by one
+// that died before it could say so, the file that is there is used if it is sound.
+void Saver::publish_one(Written& written) {
+  const std::filesystem::path path = context_.path_of(written.piece.kind, written.piece.id);
+  if (written.file.publish_new(path)) return;
+  try {
+    const EntryReader reader(path, nullptr);
+    if (reader.header().id == written.piece.id) {
+      written.row = row_of(reader.header());
+      return;
+    }
+  } catch (const Error&) {
+    // Falls through: not an entry.
+  }
+  context_.quarantine_file(path, "a damaged file under the name of a new one");
+  written.file.publish_over(path);
+}
+
+void Saver::publish() {
+  if (batch_.empty()) return;
+  for (Written& written : batch_)
+    written.file.sync();
+  const std::lock_guard lock(context_.catalogue_mutex);
+  Catalogue& catalogue = *context_.catalogue;
+  Transaction transaction(catalogue.database());
+  bool chunks = false;
+  bool tails = false;
+  for (Written& written : batch_) {
+    publish_one(written);
+    (written.piece.kind == EntryKind::kChunk ? chunks : tails) = true;
+  }
+  if (chunks) sync_directory(context_.chunk_directory, context_.options.step_hook);
+  if (tails) sync_directory(context_.tail_directory, context_.options.step_hook);
+  for (const Written& written : batch_) {
+    catalogue.insert(written.row);
+    outcome_.chunks_written += written.piece.kind == EntryKind::kChunk ? 1 : 0;
+  }
+  leases_.push_back(catalogue.add_lease(batch_.back().piece.id, context_.owner->name()));
+  catalogue.add_written_bytes(context_.today(), batch_bytes_);
+  reach(context_.options.step_hook, WriteStep::kCatalogue, context_.options.directory);
+  transaction.commit();
+  outcome_.bytes_written += batch_bytes_;
+  batch_bytes_ = 0;
+  batch_.clear();
+}
+
+void Saver::drop_leases() noexcept {
+  if (leases_.empty()) return;
+  try {
+    const std::lock_guard lock(context_.catalogue_mutex);
+    Transaction transaction(context_.catalogue->database());
+    for (const std::int64_t lease : leases_)
+      context_.catalogue->remove_lease(lease);
+    transaction.commit();
+  } catch (const std::exception& error) {
+    // They die with this process's mark.
+    context_.say(LogLevel::kWarning, fmt::format("kv: leases not returned: {}", error.what()));
+  }
+}
+
+void Saver::touch(const EntryId& id) {
+  const std::lock_guard lock(context_.catalogue_mutex);
+  context_.catalogue->mark_used(std::span(&id, 1), context_.now_s(), context_.options.half_life_s);
+}
+
+void Saver::remove_replaced() {
+  const std::lock_guard lock(context_.catalogue_mutex);
+  const EntryId& id = *request_.replaces;
+  Catalogue& catalogue = *context_.catalogue;
+  const std::optional<EntryRow> row = catalogue.find(id);
+  if (!row || row->kind != EntryKind::kTail || catalogue.is_referenced(id) ||
+      catalogue.held().contains(id))
+    return;
+  context_.remove_entries(std::span(&id, 1));
+}
+
+}  // namespace
+
+SaveOutcome Store::save(const SaveRequest& request, StateSource& source) {
+  context_->require_writable();
+  if (context_->key_missing) {
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("the kv directory {} is encrypted; give its key file to save into it",
+                            context_->options.directory.string()));
+  }
+  DS4_CHECK(request.space.context().chunk_tokens == context_->options.chunk_tokens);
+  const std::lock_guard lock(context_->save_mutex);
+  return Saver(*context_, request, source).run();
+}
+
+}  // namespace ds4::kvstore
