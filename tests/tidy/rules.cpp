@@ -153,7 +153,7 @@ const std::vector<Word>& library_words() {
 
 const std::vector<Word>& code_words() {
   static const std::vector<Word> kWords = {
-      {"using namespace std", "qualify the name"},
+      {"using namespace std;", "qualify the name"},
       {"using namespace ds4", "qualify the name or open the namespace"},
       {"std::endl", "write '\\n'"},
   };
