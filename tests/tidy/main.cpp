@@ -93,6 +93,7 @@ int check_tree(const fs::path& root, const fs::path& layers_path) {
   Violations found;
   check_layers(layers, found);
   const std::vector<SourceFile> files = read_tree(root);
+  check_slow_headers(files, found);
   for (const SourceFile& file : files) {
     check_words(file, found);
     check_machine_paths(file, root_name, found);

@@ -87,10 +87,6 @@ void check_home(const SourceFile& file,
     if (!at_home)
       out.push_back({file.path, line, "<" + target + "> may not stand here: " + home.reason});
   }
-  if (is_header(file.path) && !is_test(file.path) && target == "nlohmann/json.hpp")
-    out.push_back(
-        {file.path, line,
-         "<nlohmann/json.hpp> is slow to compile: a header takes <nlohmann/json_fwd.hpp>"});
 }
 
 void check_quoted(const SourceFile& file,
@@ -314,6 +310,30 @@ void check_includes(const SourceFile& file, const Layers& layers, Violations& ou
   if (is_header(file.path) && starts_with(file.path, "src/") &&
       !starts_with(file.text, "#pragma once"))
     out.push_back({file.path, 1, "a header starts with #pragma once"});
+}
+
+void check_slow_headers(const std::vector<SourceFile>& files, Violations& out) {
+  // Header to the module that it belongs to, for headers that include the library.
+  std::map<std::string, std::string> slow;
+  for (const SourceFile& file : files) {
+    if (!is_header(file.path) || module_of(file.path).empty()) continue;
+    for (const std::string_view line : lines_of(file.text)) {
+      if (parse_include(line).target == "nlohmann/json.hpp")
+        slow[file.path.substr(4)] = module_of(file.path);
+    }
+  }
+  for (const SourceFile& file : files) {
+    std::size_t number = 0;
+    for (const std::string_view line : lines_of(file.text)) {
+      ++number;
+      const auto found = slow.find(parse_include(line).target);
+      if (found == slow.end() || is_test(file.path)) continue;
+      if (is_header(file.path) || module_of(file.path) != found->second)
+        out.push_back({file.path, number,
+                       found->first + " brings <nlohmann/json.hpp>, which is slow to compile: only "
+                                      "the .cpp files of its own module may include it"});
+    }
+  }
 }
 
 void check_words(const SourceFile& file, Violations& out) {

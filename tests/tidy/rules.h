@@ -40,6 +40,10 @@ void check_layers(const Layers& layers, Violations& out);
 // Quoted includes of a file under src/, apps/ or include/, and libraries that have one home.
 void check_includes(const SourceFile& file, const Layers& layers, Violations& out);
 
+// A header that includes <nlohmann/json.hpp> is for the .cpp files of its own module alone; others
+// take <nlohmann/json_fwd.hpp>.
+void check_slow_headers(const std::vector<SourceFile>& files, Violations& out);
+
 // Words that no library code, or no file at all, may contain.
 void check_words(const SourceFile& file, Violations& out);
 
