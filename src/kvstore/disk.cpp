@@ -96,6 +96,11 @@ bool remove_file(const std::filesystem::path& path, const StepHook& hook) {
   throw_errno("cannot remove", path.string());
 }
 
+std::uint64_t file_number(const std::filesystem::path& path) {
+  struct stat info {};
+  return ::lstat(path.c_str(), &info) == 0 ? static_cast<std::uint64_t>(info.st_ino) : 0;
+}
+
 TemporaryFile::TemporaryFile(const std::filesystem::path& path, const StepHook& hook)
     : path_(path),
       hook_(&hook) {

@@ -45,6 +45,9 @@ void fill_random(std::span<std::uint8_t> bytes);
 // Removes the file if it is there.  True when it was.  Throws Error(kIo) when it cannot be removed.
 bool remove_file(const std::filesystem::path& path, const StepHook& hook);
 
+// Tells files of one directory apart; 0 when there is none of this name.
+std::uint64_t file_number(const std::filesystem::path& path);
+
 // A file being written beside its final place.  Removed by the destructor unless published.
 // Confined to one thread.
 class TemporaryFile {

@@ -136,6 +136,7 @@ VerifyReport Store::verify() {
   VerifyReport report;
   for (const EntryRow& row : entries()) {
     const std::filesystem::path path = path_of(row);
+    const std::uint64_t number = file_number(path);
     try {
       const EntryReader reader(path, context_->cipher_or_null());
       if (reader.header().id != row.id)
@@ -145,7 +146,7 @@ VerifyReport Store::verify() {
     } catch (const Error& error) {
       report.problems.push_back(fmt::format("{}: {}", path.string(), error.what()));
       if (error.code() != ErrorCode::kIo && error.code() != ErrorCode::kInvalidArgument)
-        context_->quarantine(row.kind, row.id, error.what());
+        context_->quarantine(row.kind, row.id, number, error.what());
     }
     ++report.entries_checked;
   }

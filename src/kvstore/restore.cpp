@@ -22,6 +22,7 @@ struct Loaded {
   std::optional<EntryReader> reader;
   std::size_t section_count = 0;
   std::vector<std::byte> stored;
+  std::uint64_t file_number = 0;  // taken before the file was opened
   std::exception_ptr failure;
 };
 
@@ -69,7 +70,9 @@ class ReadAhead {
 
   void read(Loaded& loaded, const EntryId& id, bool last) const {
     const EntryKind kind = last ? hit_.kind : EntryKind::kChunk;
-    loaded.reader.emplace(context_.path_of(kind, id), context_.cipher_or_null());
+    const std::filesystem::path path = context_.path_of(kind, id);
+    loaded.file_number = file_number(path);
+    loaded.reader.emplace(path, context_.cipher_or_null());
     const std::size_t all = loaded.reader->info().sections.size();
     loaded.section_count = last ? all : std::min(all, row_sections_);
     loaded.reader->read_sections(0, loaded.section_count, loaded.stored);
@@ -86,6 +89,7 @@ class ReadAhead {
 // Something is wrong with the file of one entry of the chain.
 struct DamagedEntry {
   std::size_t index;
+  std::uint64_t file_number;
   ErrorCode code;
   std::string reason;
 };
@@ -123,7 +127,7 @@ class Restorer {
     } catch (const Error& error) {
       const bool ours = error.code() == ErrorCode::kInvalidArgument;  // the wrong key
       if (ours) throw;
-      throw DamagedEntry{index, error.code(), error.what()};
+      throw DamagedEntry{index, file_number_, error.code(), error.what()};
     }
   }
 
@@ -132,6 +136,7 @@ class Restorer {
   }
 
   void take(std::size_t index, Loaded& loaded) {
+    file_number_ = loaded.file_number;
     checked(index, [&] {
       if (loaded.failure) std::rethrow_exception(loaded.failure);
       check_header(index, loaded.reader->header());
@@ -254,28 +259,43 @@ class Restorer {
   std::uint64_t token_end_ = 0;
   std::uint64_t byte_end_ = 0;
   std::span<TokenId> own_tokens_;
+  std::uint64_t file_number_ = 0;  // of the entry being taken
   Restored result_;
 };
+
+// Counts the use, if it can be written down.
+void mark_used(StoreContext& context, const Hit& hit) {
+  if (context.read_only) return;
+  try {
+    const std::lock_guard lock(context.catalogue_mutex);
+    Transaction transaction(context.catalogue->database());
+    context.catalogue->mark_used(hit.chain, context.now_s(), context.options.half_life_s);
+    transaction.commit();
+  } catch (const Error& error) {
+    context.say(LogLevel::kWarning, fmt::format("kv: use not counted: {}", error.what()));
+  }
+}
 
 }  // namespace
 
 Restored Store::restore(const KeySpace& space, const Hit& hit, StateSink& sink) {
   DS4_CHECK(!hit.chain.empty());
-  const Lease lease = hold(hit);
+  Lease lease;
+  try {
+    lease = hold(hit);
+  } catch (const Error& error) {
+    // A full disk takes no leases.  Without one an eviction can make this load fail, no more.
+    context_->say(LogLevel::kWarning, fmt::format("kv: loading without a lease: {}", error.what()));
+  }
   try {
     Restored restored = Restorer(*context_, space, hit, sink).run();
-    if (!context_->read_only) {
-      const std::lock_guard lock(context_->catalogue_mutex);
-      Transaction transaction(context_->catalogue->database());
-      context_->catalogue->mark_used(hit.chain, context_->now_s(), context_->options.half_life_s);
-      transaction.commit();
-    }
+    mark_used(*context_, hit);
     return restored;
   } catch (const DamagedEntry& damaged) {
     const bool last = damaged.index + 1 == hit.chain.size();
     if (damaged.code != ErrorCode::kIo)
       context_->quarantine(last ? hit.kind : EntryKind::kChunk, hit.chain[damaged.index],
-                           damaged.reason);
+                           damaged.file_number, damaged.reason);
     const ErrorCode code =
         damaged.code == ErrorCode::kUnsupported ? ErrorCode::kBadFormat : damaged.code;
     throw Error(code, damaged.reason);

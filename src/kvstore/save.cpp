@@ -5,17 +5,13 @@
 #include <fmt/format.h>
 
 #include "base/error.h"
+#include "kvstore/entry_batch.h"
 #include "kvstore/store.h"
 #include "kvstore/store_context.h"
 
 namespace ds4::kvstore {
 
 namespace {
-
-// Files of one batch are written, then synced, then named, so that the disk always has work and the
-// directory is synced once for all.
-constexpr std::size_t kBatchFilesMax = 16;
-constexpr std::uint64_t kBatchBytesMax = std::uint64_t{64} << 20;
 
 // One entry of the chain to be saved.
 struct Piece {
@@ -37,17 +33,16 @@ class Saver {
       : context_(context),
         request_(request),
         layout_(request.space.model().layout),
-        source_(source) {}
-  Saver(const Saver&) = delete;
-  Saver& operator=(const Saver&) = delete;
-  ~Saver() { drop_leases(); }
+        source_(source),
+        batch_(context) {}
 
   SaveOutcome run() {
     plan();
     if (!admit()) return outcome_;
     for (const Piece& piece : pieces_)
       if (!piece.present) write(piece);
-    publish();
+    batch_.publish();
+    outcome_.bytes_written = batch_.bytes_written();
     if (!pieces_.empty() && pieces_.back().kind == EntryKind::kTail) {
       outcome_.tail = pieces_.back().id;
       if (pieces_.back().present) touch(pieces_.back().id);
@@ -57,12 +52,6 @@ class Saver {
   }
 
  private:
-  struct Written {
-    Piece piece;
-    EntryRow row;
-    TemporaryFile file;
-  };
-
   void plan();
   void add_piece(EntryKind kind, KeyChain& chain, std::uint64_t token_end);
   bool admit();
@@ -72,9 +61,6 @@ class Saver {
   std::vector<Section> sections_of(const Piece& piece) const;
   void fill(EntryEncoder& encoder, const Piece& piece);
   void write(const Piece& piece);
-  void publish();
-  void publish_one(Written& written);
-  void drop_leases() noexcept;
   void touch(const EntryId& id);
   void remove_replaced();
 
@@ -83,10 +69,8 @@ class Saver {
   const StateLayout& layout_;
   StateSource& source_;
   std::vector<Piece> pieces_;
-  std::vector<Written> batch_;
-  std::uint64_t batch_bytes_ = 0;
+  EntryBatch batch_;
   std::vector<std::byte> storage_;
-  std::vector<std::int64_t> leases_;
   SaveOutcome outcome_;
 };
 
@@ -137,7 +121,7 @@ void Saver::find_present() {
     piece.present = context_.catalogue->contains(piece.id);
   for (std::size_t i = 0; i < pieces_.size(); ++i) {
     if (!pieces_[i].present || (i + 1 < pieces_.size() && pieces_[i + 1].present)) continue;
-    leases_.push_back(context_.catalogue->add_lease(pieces_[i].id, context_.owner->name()));
+    batch_.hold(pieces_[i].id);
   }
   transaction.commit();
 }
@@ -270,71 +254,8 @@ void Saver::write(const Piece& piece) {
   EntryEncoder encoder(std::move(header), sections_of(piece), context_.cipher_or_null(), storage_);
   fill(encoder, piece);
   const std::span<const std::byte> bytes = encoder.finish();
-  TemporaryFile file(context_.temporary_path(), context_.options.step_hook);
-  file.write(bytes);
-  batch_.push_back({piece, row_of(encoder.header()), std::move(file)});
-  batch_bytes_ += bytes.size();
-  if (batch_.size() >= kBatchFilesMax || batch_bytes_ >= kBatchBytesMax) publish();
-}
-
-// Names a synced file.  When the name is taken, by a process that saves the same prefix or by one
-// that died before it could say so, the file that is there is used if it is sound.
-void Saver::publish_one(Written& written) {
-  const std::filesystem::path path = context_.path_of(written.piece.kind, written.piece.id);
-  if (written.file.publish_new(path)) return;
-  try {
-    const EntryReader reader(path, nullptr);
-    if (reader.header().id == written.piece.id) {
-      written.row = row_of(reader.header());
-      return;
-    }
-  } catch (const Error&) {
-    // Falls through: not an entry.
-  }
-  context_.quarantine_file(path, "a damaged file under the name of a new one");
-  written.file.publish_over(path);
-}
-
-void Saver::publish() {
-  if (batch_.empty()) return;
-  for (Written& written : batch_)
-    written.file.sync();
-  const std::lock_guard lock(context_.catalogue_mutex);
-  Catalogue& catalogue = *context_.catalogue;
-  Transaction transaction(catalogue.database());
-  bool chunks = false;
-  bool tails = false;
-  for (Written& written : batch_) {
-    publish_one(written);
-    (written.piece.kind == EntryKind::kChunk ? chunks : tails) = true;
-  }
-  if (chunks) sync_directory(context_.chunk_directory, context_.options.step_hook);
-  if (tails) sync_directory(context_.tail_directory, context_.options.step_hook);
-  for (const Written& written : batch_) {
-    catalogue.insert(written.row);
-    outcome_.chunks_written += written.piece.kind == EntryKind::kChunk ? 1 : 0;
-  }
-  leases_.push_back(catalogue.add_lease(batch_.back().piece.id, context_.owner->name()));
-  catalogue.add_written_bytes(context_.today(), batch_bytes_);
-  reach(context_.options.step_hook, WriteStep::kCatalogue, context_.options.directory);
-  transaction.commit();
-  outcome_.bytes_written += batch_bytes_;
-  batch_bytes_ = 0;
-  batch_.clear();
-}
-
-void Saver::drop_leases() noexcept {
-  if (leases_.empty()) return;
-  try {
-    const std::lock_guard lock(context_.catalogue_mutex);
-    Transaction transaction(context_.catalogue->database());
-    for (const std::int64_t lease : leases_)
-      context_.catalogue->remove_lease(lease);
-    transaction.commit();
-  } catch (const std::exception& error) {
-    // They die with this process's mark.
-    context_.say(LogLevel::kWarning, fmt::format("kv: leases not returned: {}", error.what()));
-  }
+  batch_.add(encoder.header(), bytes);
+  if (piece.kind == EntryKind::kChunk) ++outcome_.chunks_written;
 }
 
 void Saver::touch(const EntryId& id) {
@@ -342,15 +263,20 @@ void Saver::touch(const EntryId& id) {
   context_.catalogue->mark_used(std::span(&id, 1), context_.now_s(), context_.options.half_life_s);
 }
 
+// The new tail is safe by now: that the old one stays is no reason to fail.
 void Saver::remove_replaced() {
   const std::lock_guard lock(context_.catalogue_mutex);
   const EntryId& id = *request_.replaces;
   Catalogue& catalogue = *context_.catalogue;
-  const std::optional<EntryRow> row = catalogue.find(id);
-  if (!row || row->kind != EntryKind::kTail || catalogue.is_referenced(id) ||
-      catalogue.held().contains(id))
-    return;
-  context_.remove_entries(std::span(&id, 1));
+  try {
+    const std::optional<EntryRow> row = catalogue.find(id);
+    if (!row || row->kind != EntryKind::kTail || catalogue.is_referenced(id) ||
+        catalogue.held().contains(id))
+      return;
+    context_.remove_entries(std::span(&id, 1));
+  } catch (const Error& error) {
+    context_.say(LogLevel::kWarning, fmt::format("kv: an old tail stays: {}", error.what()));
+  }
 }
 
 }  // namespace

@@ -227,7 +227,7 @@ void Store::reject(const EntryId& id, std::string_view reason) {
     if (!row) return;
     kind = row->kind;
   }
-  context_->quarantine(kind, id, reason);
+  context_->quarantine(kind, id, file_number(context_->path_of(kind, id)), reason);
 }
 
 std::uint64_t Store::remove_branch(const EntryId& id) {
@@ -277,7 +277,9 @@ std::optional<Restored> Store::resume(const KeySpace& space,
                                       std::span<const std::byte> text,
                                       StateSink& sink,
                                       const LookupLimits& limits) {
-  for (;;) {
+  // Every failure forgets an entry, unless someone has written it again meanwhile.
+  constexpr int kAttemptsMax = 100;
+  for (int attempt = 0; attempt < kAttemptsMax; ++attempt) {
     const std::optional<Hit> hit = lookup(space, text, limits);
     if (!hit) return std::nullopt;
     try {
@@ -292,6 +294,7 @@ std::optional<Restored> Store::resume(const KeySpace& space,
       return std::nullopt;
     }
   }
+  return std::nullopt;
 }
 
 }  // namespace ds4::kvstore

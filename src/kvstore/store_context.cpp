@@ -70,19 +70,27 @@ void StoreContext::quarantine_file(const std::filesystem::path& path, std::strin
   trim_quarantine(quarantine_directory);
 }
 
-void StoreContext::quarantine(EntryKind kind, const EntryId& id, std::string_view reason) noexcept {
+void StoreContext::quarantine(EntryKind kind,
+                              const EntryId& id,
+                              std::uint64_t seen_file_number,
+                              std::string_view reason) noexcept {
   try {
-    const std::lock_guard lock(catalogue_mutex);
-    if (!read_only) {
-      Transaction transaction(catalogue->database());
-      catalogue->remove(id);
-      transaction.commit();
-    }
     const std::filesystem::path path = path_of(kind, id);
-    if (std::filesystem::exists(path))
+    if (read_only) {
+      say(LogLevel::kWarning, fmt::format("kv: {} is not used: {}", path.string(), reason));
+      return;
+    }
+    const std::lock_guard lock(catalogue_mutex);
+    // Names are given and taken under the catalogue's write lock.
+    Transaction transaction(catalogue->database());
+    const std::uint64_t number = file_number(path);
+    if (number != seen_file_number) return;
+    catalogue->remove(id);
+    if (number != 0)
       quarantine_file(path, reason);
     else
-      say(LogLevel::kWarning, fmt::format("kv: {} is gone: {}", path.string(), reason));
+      say(LogLevel::kInfo, fmt::format("kv: {} is gone", path.string()));
+    transaction.commit();
   } catch (const std::exception& error) {
     say(LogLevel::kError, fmt::format("kv: quarantine failed: {}", error.what()));
   }

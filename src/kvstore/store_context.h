@@ -60,8 +60,13 @@ struct StoreContext {
   std::filesystem::path temporary_path();
   std::filesystem::path session_path(std::string_view session) const;
 
-  // Moves a damaged file out of the way and forgets it.  Never throws.
-  void quarantine(EntryKind kind, const EntryId& id, std::string_view reason) noexcept;
+  // Moves a damaged file out of the way and forgets it, or forgets it when it is gone.  Does
+  // nothing when the file is another one than `seen_file_number` by now: someone wrote it again.
+  // Never throws.
+  void quarantine(EntryKind kind,
+                  const EntryId& id,
+                  std::uint64_t seen_file_number,
+                  std::string_view reason) noexcept;
   void quarantine_file(const std::filesystem::path& path, std::string_view reason);
 
   // Removes entries, rows and files together.  Returns the bytes freed.  The caller holds
