@@ -72,33 +72,42 @@ ThreadPool::~ThreadPool() {
   region_.notify_all();
 }
 
+// Takes tasks while there are any.  Whoever takes one holds the region open until it is counted as
+// done, so the region's fields are valid then, even for a worker that comes late from an earlier
+// one.
 void ThreadPool::drain() {
-  for (;;) {
-    const std::size_t index = next_task_.fetch_add(1, std::memory_order_relaxed);
-    if (index >= task_count_) return;
-    invoke_(context_, index);
+  std::size_t done = 0;
+  std::size_t left = tasks_left_.load(std::memory_order_relaxed);
+  while (left != 0) {
+    if (!tasks_left_.compare_exchange_weak(left, left - 1, std::memory_order_acquire,
+                                           std::memory_order_relaxed))
+      continue;
+    invoke_(context_, left - 1);
+    ++done;
+    left = tasks_left_.load(std::memory_order_relaxed);
   }
+  if (done == 0) return;
+  tasks_done_.fetch_add(done, std::memory_order_release);
+  tasks_done_.notify_all();
 }
 
+// A worker that the system has not scheduled is not waited for: only taken tasks are.
 void ThreadPool::run_erased(std::size_t task_count, const void* context, Invoke invoke) {
-  if (task_count == 0) return;
-  if (workers_.empty() || task_count == 1) {
+  if (workers_.empty() || task_count <= 1) {
     for (std::size_t i = 0; i < task_count; ++i)
       invoke(context, i);
     return;
   }
   context_ = context;
   invoke_ = invoke;
-  task_count_ = task_count;
-  next_task_.store(0, std::memory_order_relaxed);
-  workers_busy_.store(workers_.size(), std::memory_order_relaxed);
+  tasks_done_.store(0, std::memory_order_relaxed);
+  tasks_left_.store(task_count, std::memory_order_release);
   region_.fetch_add(1, std::memory_order_release);
   region_.notify_all();
   drain();
-  // Every worker passes through each region, so none can still read the fields of this one later.
-  for (std::size_t busy = workers_busy_.load(std::memory_order_acquire); busy != 0;
-       busy = workers_busy_.load(std::memory_order_acquire)) {
-    wait_while_equal(workers_busy_, busy);
+  for (std::size_t done = tasks_done_.load(std::memory_order_acquire); done != task_count;
+       done = tasks_done_.load(std::memory_order_acquire)) {
+    wait_while_equal(tasks_done_, done);
   }
 }
 
@@ -109,7 +118,6 @@ void ThreadPool::work(std::stop_token stop) {
     seen = region_.load(std::memory_order_acquire);
     if (stop.stop_requested()) return;
     drain();
-    if (workers_busy_.fetch_sub(1, std::memory_order_acq_rel) == 1) workers_busy_.notify_all();
   }
 }
 

@@ -42,13 +42,13 @@ class ThreadPool {
   void work(std::stop_token stop);
   void drain();
 
+  // Of the current region; read only by a thread that holds one of its tasks.
   const void* context_ = nullptr;
   Invoke invoke_ = nullptr;
-  std::size_t task_count_ = 0;
   // Own cache lines: each is written by every thread.
-  alignas(64) std::atomic<std::size_t> next_task_{0};
-  alignas(64) std::atomic<std::size_t> workers_busy_{0};
-  alignas(64) std::atomic<std::uint32_t> region_{0};  // counts regions; workers wait for a change
+  alignas(64) std::atomic<std::size_t> tasks_left_{0};  // not yet taken; the next index plus one
+  alignas(64) std::atomic<std::size_t> tasks_done_{0};  // of the current region
+  alignas(64) std::atomic<std::uint32_t> region_{0};    // counts regions; workers wait for a change
   std::vector<std::jthread> workers_;
 };
 

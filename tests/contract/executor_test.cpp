@@ -140,7 +140,7 @@ TEST_F(ExecutorTest, TruncationWithinReachIsExact) {
 }
 
 TEST_F(ExecutorTest, SequencesInOneBatchDoNotTouchEachOther) {
-  const auto executor = make_executor(3);
+  const auto executor = make_executor(2);
   const auto a = test::random_tokens(model_->config(), 200, 5);
   const auto b = test::random_tokens(model_->config(), 200, 6);
   const auto expected_a = decode_all(*executor, a);
@@ -192,7 +192,7 @@ TEST(ExecutorLongTest, BoundariesOfThePublishedSelection) {
   shape.compress_ratios = {0, 4, 128, 4, 0};
   const test::RandomModel model(shape);
   const auto executor = cpu::make_cpu_executor(model.config(), model.weights(),
-                                               {.thread_count = 2, .rows_max = 2100});
+                                               {.thread_count = 1, .rows_max = 2100});
   const auto tokens = test::random_tokens(model.config(), 2060, 9);
   const auto expected = decode_all(*executor, tokens);
   for (std::uint32_t n = 2046; n <= 2054; ++n) {
