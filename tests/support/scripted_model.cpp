@@ -1,0 +1,174 @@
+#include "tests/support/scripted_model.h"
+
+#include <algorithm>
+#include <map>
+#include <string>
+#include <thread>
+#include <utility>
+
+#include "base/error.h"
+#include "tokenizer/byte_alphabet.h"
+#include "tokenizer/markers.h"
+#include "tokenizer/vocabulary.h"
+
+namespace ds4::test {
+
+namespace {
+
+using tokenizer::Tokenizer;
+
+// Its state is its history; the portable layout has no sections.
+class ScriptedExecutor final : public Executor {
+ public:
+  ScriptedExecutor(ScriptedOptions options,
+                   std::shared_ptr<const Tokenizer> tokenizer,
+                   std::shared_ptr<ScriptLog> log)
+      : options_(std::move(options)),
+        tokenizer_(std::move(tokenizer)),
+        log_(std::move(log)),
+        layout_(config_, RowCodec::kPacked, false) {
+    config_.name = "scripted";
+    config_.vocab_size = static_cast<std::uint32_t>(tokenizer_->size());
+    config_.context_max = 1U << 20;
+    config_.window = 128;
+    info_.backend = "scripted";
+    info_.device = "none";
+    info_.rows_max = options_.rows_max;
+    info_.rewind_max = 1;
+  }
+
+  const ExecutorInfo& info() const override { return info_; }
+  const ModelConfig& config() const override { return config_; }
+  const StateLayout& layout() const override { return layout_; }
+
+  SequenceId open_sequence(std::uint32_t context) override {
+    const SequenceId id{next_++};
+    histories_[id].reserve(context);
+    return id;
+  }
+  void close_sequence(SequenceId sequence) override { histories_.erase(sequence); }
+  std::uint32_t length(SequenceId sequence) const override {
+    return static_cast<std::uint32_t>(histories_.at(sequence).size());
+  }
+
+  void run(const Batch& batch, const BatchOutputs& outputs) override {
+    std::size_t out = 0;
+    std::uint32_t sequences = 0;
+    const SequenceId* last = nullptr;
+    for (const BatchRow& row : batch.rows) {
+      std::vector<TokenId>& history = histories_.at(row.sequence);
+      DS4_CHECK(row.position.value() == history.size());
+      history.push_back(row.token);
+      if (last == nullptr || *last != row.sequence) ++sequences;
+      last = &row.sequence;
+      if (!row.wants_logits) continue;
+      float* logits = outputs.logits.data() + out++ * config_.vocab_size;
+      std::fill_n(logits, config_.vocab_size, 0.0F);
+      logits[next_token(history).value()] = 100.0F;
+    }
+    if (log_) log_->add(static_cast<std::uint32_t>(batch.rows.size()), sequences);
+    std::this_thread::sleep_for(options_.per_run + options_.per_row * batch.rows.size());
+  }
+
+  void draft(SequenceId, TokenId, std::uint32_t, std::span<float>) override { DS4_CHECK(false); }
+  void truncate(SequenceId sequence, std::uint32_t length) override {
+    histories_.at(sequence).resize(length);
+  }
+  std::uint32_t shortest_truncation(SequenceId) const override { return 0; }
+  void read_state(SequenceId, const StateSection&, std::span<std::byte>) const override {}
+  void begin_restore(SequenceId sequence, std::uint32_t length) override {
+    histories_.at(sequence).assign(length, TokenId{0});
+  }
+  void write_state(SequenceId, const StateSection&, std::span<const std::byte>) override {}
+  void set_steering(const Steering&) override {}
+  void set_layer_hook(LayerHook, void*) override {}
+  std::vector<MemoryItem> memory() const override { return {}; }
+
+ private:
+  TokenId next_token(const std::vector<TokenId>& history) const {
+    const TokenId assistant = tokenizer_->marker(tokenizer::kAssistantMarker);
+    const auto last = std::find(history.rbegin(), history.rend(), assistant);
+    const auto opener = static_cast<std::size_t>(history.rend() - last);  // behind the marker
+    const std::string before = tokenizer_->decode(std::span(history).first(opener));
+    const std::string* answer = &options_.otherwise;
+    std::size_t latest = 0;
+    for (const ScriptRule& rule : options_.rules) {
+      const std::size_t at = before.rfind(rule.trigger);
+      if (at == std::string::npos || at < latest) continue;
+      latest = at;
+      answer = &rule.answer;
+    }
+    // One token behind the marker opens or closes the reasoning.
+    const std::size_t said = history.size() - std::min(history.size(), opener + 1);
+    const std::vector<TokenId> script = tokenizer_->encode_with_special(*answer);
+    return said < script.size() ? script[said] : tokenizer_->eos();
+  }
+
+  ScriptedOptions options_;
+  std::shared_ptr<const Tokenizer> tokenizer_;
+  std::shared_ptr<ScriptLog> log_;
+  ModelConfig config_;
+  ExecutorInfo info_;
+  StateLayout layout_;
+  std::map<SequenceId, std::vector<TokenId>> histories_;
+  std::uint32_t next_ = 0;
+};
+
+}  // namespace
+
+void ScriptLog::add(std::uint32_t rows, std::uint32_t sequences) {
+  const std::lock_guard lock(mutex_);
+  rows_ += rows;
+  ++runs_;
+  sequences_max_ = std::max(sequences_max_, sequences);
+}
+
+std::uint64_t ScriptLog::rows() const {
+  const std::lock_guard lock(mutex_);
+  return rows_;
+}
+
+std::uint64_t ScriptLog::runs() const {
+  const std::lock_guard lock(mutex_);
+  return runs_;
+}
+
+std::uint32_t ScriptLog::sequences_max() const {
+  const std::lock_guard lock(mutex_);
+  return sequences_max_;
+}
+
+std::shared_ptr<const Tokenizer> byte_tokenizer() {
+  tokenizer::Vocabulary vocabulary;
+  const auto add = [&](std::string token, tokenizer::TokenKind kind) {
+    vocabulary.tokens.push_back(std::move(token));
+    vocabulary.kinds.push_back(kind);
+  };
+  for (int byte = 0; byte < 256; ++byte)
+    add(tokenizer::bytes_to_alphabet(std::string(1, static_cast<char>(byte))),
+        tokenizer::TokenKind::kText);
+  for (const std::string_view name :
+       {tokenizer::kBosMarker, tokenizer::kEosMarker, tokenizer::kPadMarker})
+    add(std::string(name), tokenizer::TokenKind::kControl);
+  for (const std::string_view name :
+       {tokenizer::kUserMarker, tokenizer::kAssistantMarker, tokenizer::kThinkMarker,
+        tokenizer::kThinkEndMarker, tokenizer::kDsmlMarker, tokenizer::kLatestReminderMarker,
+        tokenizer::kActionMarker, tokenizer::kQueryMarker, tokenizer::kAuthorityMarker,
+        tokenizer::kDomainMarker, tokenizer::kTitleMarker, tokenizer::kReadUrlMarker})
+    add(std::string(name), tokenizer::TokenKind::kAdded);
+  return std::make_shared<const Tokenizer>(vocabulary);
+}
+
+std::unique_ptr<Engine> scripted_engine(const ScriptedOptions& options,
+                                        std::shared_ptr<ScriptLog> log) {
+  auto tokenizer = byte_tokenizer();
+  ModelInfo info;
+  info.path = "scripted";
+  info.name = "scripted";
+  info.quantisation = "none";
+  return std::make_unique<Engine>(
+      info, std::make_unique<ScriptedExecutor>(options, tokenizer, std::move(log)), tokenizer,
+      nullptr);
+}
+
+}  // namespace ds4::test
