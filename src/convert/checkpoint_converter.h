@@ -18,9 +18,10 @@ using ProgressSink = std::function<void(
 struct ConvertOptions {
   std::filesystem::path checkpoint;  // directory in the published layout
   std::filesystem::path output;      // GGUF file to write
-  std::filesystem::path mtp_output;  // when given, the MTP block goes here instead of into `output`
-  std::filesystem::path imatrix;     // when given, importance for the encoders
-  Recipe recipe;
+  std::filesystem::path
+      mtp_output{};                 // when given, the MTP block goes here instead of into `output`
+  std::filesystem::path imatrix{};  // when given, importance for the encoders
+  Recipe recipe{};
   std::size_t thread_count = 0;  // 0: one per physical core
 };
 
