@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include "base/error.h"
+#include "kvstore/session_file.h"
 #include "kvstore/store.h"
 #include "kvstore/store_context.h"
 
@@ -53,6 +54,46 @@ std::uint64_t remove_all_files(const std::filesystem::path& directory, const Ste
   return removed;
 }
 
+// Sessions of one namespace, or all; those that cannot be read go with all alone.
+std::uint64_t remove_sessions(StoreContext& context, const std::optional<std::string>& name_space) {
+  std::vector<std::filesystem::path> files;
+  for (const auto& file : std::filesystem::directory_iterator(context.session_directory)) {
+    try {
+      if (!name_space ||
+          read_session(file.path(), context.cipher_or_null()).content.info.name_space ==
+              *name_space)
+        files.push_back(file.path());
+    } catch (const Error& error) {
+      context.say(LogLevel::kWarning,
+                  fmt::format("kv: session {} stays: {}", file.path().string(), error.what()));
+    }
+  }
+  for (const auto& file : files) {
+    context.catalogue->remove_reference(file.stem().string());
+    remove_file(file, context.options.step_hook);
+  }
+  return files.size();
+}
+
+// Session files stay where they are: what is sound of them is still worth having.
+void check_session_files(StoreContext& context, VerifyReport& report) {
+  std::error_code failure;
+  for (const auto& file : std::filesystem::directory_iterator(context.session_directory, failure)) {
+    try {
+      const SessionRead read = read_session(file.path(), context.cipher_or_null());
+      report.bytes_checked += read.sound_bytes;
+      if (read.sound_bytes < read.file_bytes)
+        report.problems.push_back(
+            fmt::format("{}: {} bytes at its end are not sound; what was "
+                        "saved before them is",
+                        file.path().string(), read.file_bytes - read.sound_bytes));
+    } catch (const Error& error) {
+      if (context.key_missing && error.code() == ErrorCode::kInvalidArgument) continue;
+      report.problems.push_back(fmt::format("{}: {}", file.path().string(), error.what()));
+    }
+  }
+}
+
 }  // namespace
 
 std::vector<EntryRow> scan_entries(StoreContext& context) {
@@ -66,7 +107,22 @@ std::vector<EntryRow> scan_entries(StoreContext& context) {
   return rows;
 }
 
+void refresh_references(StoreContext& context) {
+  std::error_code failure;
+  for (const auto& file : std::filesystem::directory_iterator(context.session_directory, failure)) {
+    try {
+      const SessionInfo info = read_session(file.path(), context.cipher_or_null()).content.info;
+      const std::lock_guard lock(context.catalogue_mutex);
+      if (info.tail) context.catalogue->set_reference(info.id, *info.tail);
+    } catch (const Error& error) {
+      context.say(LogLevel::kWarning,
+                  fmt::format("kv: session {}: {}", file.path().string(), error.what()));
+    }
+  }
+}
+
 CollectReport reconcile(StoreContext& context) {
+  refresh_references(context);
   CollectReport report;
   const std::lock_guard lock(context.catalogue_mutex);
   Catalogue& catalogue = *context.catalogue;
@@ -150,6 +206,7 @@ VerifyReport Store::verify() {
     }
     ++report.entries_checked;
   }
+  check_session_files(*context_, report);
   return report;
 }
 
@@ -182,6 +239,7 @@ std::uint64_t Store::purge(const std::optional<std::string>& name_space) {
   Catalogue& catalogue = *context_->catalogue;
   std::uint64_t removed = remove_all_files(context_->quarantine_directory, hook);
   Transaction transaction(catalogue.database());
+  removed += remove_sessions(*context_, name_space);
   for (const EntryRow& row : catalogue.all()) {
     if (name_space && row.name_space != *name_space) continue;
     catalogue.remove(row.id);

@@ -266,14 +266,8 @@ void Saver::touch(const EntryId& id) {
 // The new tail is safe by now: that the old one stays is no reason to fail.
 void Saver::remove_replaced() {
   const std::lock_guard lock(context_.catalogue_mutex);
-  const EntryId& id = *request_.replaces;
-  Catalogue& catalogue = *context_.catalogue;
   try {
-    const std::optional<EntryRow> row = catalogue.find(id);
-    if (!row || row->kind != EntryKind::kTail || catalogue.is_referenced(id) ||
-        catalogue.held().contains(id))
-      return;
-    context_.remove_entries(std::span(&id, 1));
+    context_.remove_tail(*request_.replaces);
   } catch (const Error& error) {
     context_.say(LogLevel::kWarning, fmt::format("kv: an old tail stays: {}", error.what()));
   }
@@ -283,11 +277,7 @@ void Saver::remove_replaced() {
 
 SaveOutcome Store::save(const SaveRequest& request, StateSource& source) {
   context_->require_writable();
-  if (context_->key_missing) {
-    throw Error(ErrorCode::kInvalidArgument,
-                fmt::format("the kv directory {} is encrypted; give its key file to save into it",
-                            context_->options.directory.string()));
-  }
+  context_->require_key();
   DS4_CHECK(request.space.context().chunk_tokens == context_->options.chunk_tokens);
   const std::lock_guard lock(context_->save_mutex);
   return Saver(*context_, request, source).run();

@@ -230,6 +230,12 @@ void Store::reject(const EntryId& id, std::string_view reason) {
   context_->quarantine(kind, id, file_number(context_->path_of(kind, id)), reason);
 }
 
+bool Store::remove_tail(const EntryId& id) {
+  context_->require_writable();
+  const std::lock_guard lock(context_->catalogue_mutex);
+  return context_->remove_tail(id);
+}
+
 std::uint64_t Store::remove_branch(const EntryId& id) {
   context_->require_writable();
   const std::lock_guard lock(context_->catalogue_mutex);

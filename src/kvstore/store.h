@@ -207,6 +207,8 @@ class Store {
   void unpin(const EntryId& id, std::string_view label);
   // For an entry that passes every check and still cannot be used: puts it in quarantine.
   void reject(const EntryId& id, std::string_view reason);
+  // Removes a tail, unless it is held or a session resumes from it.
+  bool remove_tail(const EntryId& id);
   // Removes a tail and those chunks before it that nothing else needs.
   std::uint64_t remove_branch(const EntryId& id);
 

@@ -46,6 +46,14 @@ void StoreContext::require_writable() const {
   }
 }
 
+void StoreContext::require_key() const {
+  if (key_missing) {
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("the kv directory {} is encrypted; give its key file to save into it",
+                            options.directory.string()));
+  }
+}
+
 std::filesystem::path StoreContext::path_of(EntryKind kind, const EntryId& id) const {
   return directory_of(kind) / (id.hex() + (kind == EntryKind::kChunk ? ".chunk" : ".tail"));
 }
@@ -109,6 +117,15 @@ std::uint64_t StoreContext::remove_entries(std::span<const EntryId> ids) {
   reach(options.step_hook, WriteStep::kCatalogue, options.directory);
   transaction.commit();
   return freed;
+}
+
+bool StoreContext::remove_tail(const EntryId& id) {
+  const std::optional<EntryRow> row = catalogue->find(id);
+  if (!row || row->kind != EntryKind::kTail || catalogue->is_referenced(id) ||
+      catalogue->held().contains(id))
+    return false;
+  remove_entries(std::span(&id, 1));
+  return true;
 }
 
 bool StoreContext::make_room(std::uint64_t bytes) {

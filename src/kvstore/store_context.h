@@ -52,6 +52,8 @@ struct StoreContext {
   void say(LogLevel level, std::string_view message) const { log(options.log, level, message); }
   // Throws Error(kIo) when the directory cannot be written.
   void require_writable() const;
+  // Throws Error(kInvalidArgument) when the directory is encrypted and its key was not given.
+  void require_key() const;
 
   std::filesystem::path directory_of(EntryKind kind) const {
     return kind == EntryKind::kChunk ? chunk_directory : tail_directory;
@@ -72,12 +74,17 @@ struct StoreContext {
   // Removes entries, rows and files together.  Returns the bytes freed.  The caller holds
   // catalogue_mutex.
   std::uint64_t remove_entries(std::span<const EntryId> ids);
+  // Removes a tail, unless it is held or a session resumes from it.  The caller holds
+  // catalogue_mutex.
+  bool remove_tail(const EntryId& id);
   // Evicts until `bytes` more fit into the budget.  False when they cannot.
   bool make_room(std::uint64_t bytes);
 };
 
 // What open, rebuild and collect do with the files that lie in the directory.
 
+// Reads which tails the named sessions resume from.
+void refresh_references(StoreContext& context);
 // Reads the headers of all entry files; damaged ones go to quarantine.
 std::vector<EntryRow> scan_entries(StoreContext& context);
 // Adopts complete files without a row and drops rows without a file.
