@@ -54,8 +54,9 @@ struct Message {
   std::optional<std::string> response_format;  // system, developer: a JSON schema to reply in
   std::optional<Task> task;
   bool without_eos = false;  // assistant: the turn is unfinished and generation continues it
-  // Assistant: the exact bytes of the tool-call block as the model once wrote them, used instead of
-  // `tool_calls`.  Trusted: from our own memory, never from a client.
+  // Assistant: the exact bytes of the tool-call block as the model once wrote them, the blank line
+  // before it included; used instead of `tool_calls`.  Trusted: from our own memory, never from a
+  // client.
   std::string exact_tool_block;
 };
 

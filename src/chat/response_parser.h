@@ -5,12 +5,15 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "chat/message.h"
 #include "chat/response_event.h"
 
 namespace ds4::chat {
+
+class ResponseMachine;
 
 // What the parser needs to know of a function on offer.
 struct ToolSignature {
@@ -85,8 +88,7 @@ class ResponseParser {
   const RepairCounts& repairs() const;
 
  private:
-  class Machine;
-  std::unique_ptr<Machine> machine_;
+  std::unique_ptr<ResponseMachine> machine_;
 };
 
 struct ParsedCall {
