@@ -14,6 +14,7 @@ namespace {
 
 constexpr std::size_t kRowBlock = 64;         // values per E4M3 scale
 constexpr std::size_t kKeyBlock = 32;         // values per E2M1 scale
+constexpr float kRotaryLimit = 32767.0F;      // of the rotary values' 16-bit codes
 constexpr float kRowAmaxFloor = 1e-4F;        // keeps an all-zero block's scale finite
 constexpr float kKeyAmaxFloor = 0x1.8p-124F;  // 6 * 2^-126
 
@@ -55,10 +56,14 @@ void pack_attention_row(const PackedRowLayout& layout,
       out[first + i] = static_cast<std::byte>(f32_to_e4m3(values[i] * inverse));
     out[layout.scale_offset() + block] = e8m0(exponent);
   }
+  const auto rotary = row.subspan(layout.nope_dim, layout.rope_dim);
+  const int exponent = scale_exponent(amax(rotary, kRowAmaxFloor), kRotaryLimit);
+  const float inverse = std::ldexp(1.0F, -exponent);
   for (std::size_t i = 0; i < layout.rope_dim; ++i) {
-    const std::uint16_t half = f32_to_f16(row[layout.nope_dim + i]);
-    std::memcpy(&out[layout.rope_offset() + 2 * i], &half, sizeof(half));
+    const auto code = static_cast<std::int16_t>(std::nearbyint(rotary[i] * inverse));
+    std::memcpy(&out[layout.rope_offset() + 2 * i], &code, sizeof(code));
   }
+  out[layout.rope_scale_offset()] = e8m0(exponent);
 }
 
 void unpack_attention_row(const PackedRowLayout& layout,
@@ -69,10 +74,11 @@ void unpack_attention_row(const PackedRowLayout& layout,
     const float scale = e8m0_value(packed[layout.scale_offset() + i / kRowBlock]);
     row[i] = e4m3_to_f32(static_cast<std::uint8_t>(packed[i])) * scale;
   }
+  const float rope_scale = e8m0_value(packed[layout.rope_scale_offset()]);
   for (std::size_t i = 0; i < layout.rope_dim; ++i) {
-    std::uint16_t half = 0;
-    std::memcpy(&half, &packed[layout.rope_offset() + 2 * i], sizeof(half));
-    row[layout.nope_dim + i] = f16_to_f32(half);
+    std::int16_t code = 0;
+    std::memcpy(&code, &packed[layout.rope_offset() + 2 * i], sizeof(code));
+    row[layout.nope_dim + i] = static_cast<float>(code) * rope_scale;
   }
 }
 

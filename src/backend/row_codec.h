@@ -10,7 +10,9 @@ namespace ds4 {
 // that every backend's own code is tested against.  Pure functions.
 
 // Rounds and packs one attention row: the first nope_dim values in blocks of 64 to E4M3 with a
-// power-of-two scale, the rotary values to f16.  (docs/model.md, key/value rows)
+// power-of-two scale, as the graph demands; the rotary values, which it leaves alone, to 16-bit
+// integers with one power-of-two scale: an error of 2^-16 of the largest, where f16 would have
+// 2^-12 of each.  (docs/model.md, key/value rows)
 //   row   f32 [nope_dim + rope_dim]
 //   out   layout.bytes()
 void pack_attention_row(const PackedRowLayout& layout,

@@ -9,7 +9,7 @@ namespace ds4 {
 
 // How rows of the past are stored.
 enum class RowCodec {
-  kPacked,  // what the model was trained with: E4M3 codes and f16 rotary values; E2M1 index keys
+  kPacked,  // what the model was trained with: E4M3 codes, 16-bit rotary values, E2M1 index keys
   kExact,   // f32 and no rounding anywhere: for comparisons with unrounded references only
 };
 
@@ -32,14 +32,16 @@ enum class StatePart { kWindow, kCompressed, kIndexKeys, kFrontier, kIndexFronti
 // Lower-case name, for files and messages.
 const char* state_part_name(StatePart part);
 
-// A packed attention row: lossless for rounded values (docs/model.md, key/value rows).
-// head_dim 512: 448 codes, 7 scales, 1 byte of padding, 64 f16 values: 584 bytes.
+// A packed attention row: lossless for rounded values (docs/model.md, key/value rows).  Scales are
+// E8M0 codes.  head_dim 512: 448 E4M3 codes, 7 scales of theirs, the rotary values' scale, 64
+// signed 16-bit rotary codes: 584 bytes.
 struct PackedRowLayout {
   std::size_t nope_dim;
   std::size_t rope_dim;
   std::size_t scale_offset() const { return nope_dim; }
   std::size_t scale_count() const { return (nope_dim + 63) / 64; }
-  std::size_t rope_offset() const { return (nope_dim + scale_count() + 7) / 8 * 8; }
+  std::size_t rope_scale_offset() const { return scale_offset() + scale_count(); }
+  std::size_t rope_offset() const { return (rope_scale_offset() + 1 + 7) / 8 * 8; }
   std::size_t bytes() const { return rope_offset() + rope_dim * 2; }
 };
 
