@@ -133,7 +133,7 @@ void Sampler::weigh(float temperature) {
 }
 
 // Removes, without an exponential each, candidates whose weight cannot reach `min_p`.
-void Sampler::drop_below(float min_p, float temperature) {
+void Sampler::drop_hopeless(float min_p, float temperature) {
   if (min_p <= 0) return;
   const double largest =
       std::min_element(candidates_.begin(), candidates_.end(), ranks_before)->logit;
@@ -142,10 +142,21 @@ void Sampler::drop_below(float min_p, float temperature) {
   std::erase_if(candidates_, [lowest](const Candidate& c) { return c.logit < lowest; });
 }
 
+// The likeliest candidate weighs 1, so it always stays.
+void Sampler::drop_below(double min_weight) {
+  std::erase_if(candidates_, [min_weight](const Candidate& c) { return c.weight < min_weight; });
+}
+
+double Sampler::total_weight(std::size_t count) const {
+  double total = 0;
+  for (std::size_t i = 0; i < count; ++i)
+    total += candidates_[i].weight;
+  return total;
+}
+
 // Brings to the front, in order of rank, the candidates up to and including the one at which the
-// cumulative weight reaches `mass`, but none (except the first) that weighs less than `min_weight`.
-// Returns how many those are.
-std::size_t Sampler::rank_until(double mass, double min_weight) {
+// cumulative weight reaches `mass`.  Returns how many those are.
+std::size_t Sampler::rank_until(double mass) {
   double cumulative = 0;
   std::size_t ranked = 0;
   for (std::size_t kept = 0; kept < candidates_.size(); ++kept) {
@@ -156,7 +167,6 @@ std::size_t Sampler::rank_until(double mass, double min_weight) {
       std::nth_element(begin, end, candidates_.end(), ranks_before);
       std::sort(begin, end, ranks_before);
     }
-    if (kept > 0 && candidates_[kept].weight < min_weight) return kept;
     cumulative += candidates_[kept].weight;
     if (cumulative >= mass) return kept + 1;
   }
@@ -165,10 +175,7 @@ std::size_t Sampler::rank_until(double mass, double min_weight) {
 
 // One draw over the first `count` candidates.
 TokenId Sampler::draw(std::size_t count) {
-  double total = 0;
-  for (std::size_t i = 0; i < count; ++i)
-    total += candidates_[i].weight;
-  double rest = random_.uniform() * total;
+  double rest = random_.uniform() * total_weight(count);
   for (std::size_t i = 0; i < count; ++i) {
     rest -= candidates_[i].weight;
     if (rest <= 0) return candidates_[i].token;
@@ -184,18 +191,16 @@ TokenId Sampler::sample(std::span<const float> logits,
   gather(logits, allowed);
   if (limits.top_k == 0 && limits.top_p >= 1) {
     // The only cut is min-p, which needs no ranking and no total: the draw runs in order of id.
-    drop_below(limits.min_p, limits.temperature);
+    drop_hopeless(limits.min_p, limits.temperature);
     weigh(limits.temperature);
-    const double min_weight = limits.min_p;
-    std::erase_if(candidates_, [min_weight](const Candidate& c) { return c.weight < min_weight; });
+    drop_below(limits.min_p);
     return draw(candidates_.size());
   }
   if (limits.top_k > 0) keep_largest(static_cast<std::size_t>(limits.top_k));
   weigh(limits.temperature);
-  double total = 0;
-  for (const Candidate& candidate : candidates_)
-    total += candidate.weight;
-  return draw(rank_until(limits.top_p * total, limits.min_p));
+  const double total = total_weight(candidates_.size());
+  drop_below(limits.min_p);
+  return draw(rank_until(limits.top_p * total));
 }
 
 std::span<const TokenLogprob> Sampler::top_logprobs(std::span<const float> logits,

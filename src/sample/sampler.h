@@ -93,8 +93,10 @@ class Sampler {
   void gather(std::span<const float> logits, const TokenSet* allowed);
   void keep_largest(std::size_t count);
   void weigh(float temperature);
-  void drop_below(float min_p, float temperature);
-  std::size_t rank_until(double mass, double min_weight);
+  void drop_hopeless(float min_p, float temperature);
+  void drop_below(double min_weight);
+  double total_weight(std::size_t count) const;
+  std::size_t rank_until(double mass);
   TokenId draw(std::size_t count);
 
   std::size_t vocab_size_;
