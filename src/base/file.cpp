@@ -99,10 +99,21 @@ AtomicFileWriter::AtomicFileWriter(const std::filesystem::path& target, unsigned
     if (descriptor_ < 0) throw_errno("cannot open", target.string());
     return;
   }
-  temporary_ = target;
-  temporary_ += fmt::format(".tmp.{}", ::getpid());
-  descriptor_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode);
-  if (descriptor_ < 0) throw_errno("cannot create", temporary_.string());
+  std::error_code unknown;
+  const auto kind = std::filesystem::status(target, unknown).type();
+  if (kind == std::filesystem::file_type::directory) {
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("{} is a directory; a file was expected", target.string()));
+  }
+  if (kind != std::filesystem::file_type::regular &&
+      kind != std::filesystem::file_type::not_found) {
+    descriptor_ = ::open(target.c_str(), O_WRONLY | O_CLOEXEC);
+  } else {
+    temporary_ = target;
+    temporary_ += fmt::format(".tmp.{}", ::getpid());
+    descriptor_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode);
+  }
+  if (descriptor_ < 0) throw_errno("cannot create", target.string());
 }
 
 AtomicFileWriter::~AtomicFileWriter() {

@@ -116,6 +116,20 @@ std::string quantisation_text(const Weights& weights) {
   return fmt::format("{}", fmt::join(names, ", "));
 }
 
+// Checks the plan and the slice, then makes the executor.
+std::unique_ptr<Executor> make_executor(const OpenOptions& options, const LoadedModel& model) {
+  check_fits(plan_loaded(options, model), options);
+  if (!model.weights.embedding.present() || !model.weights.output.present()) {
+    throw Error(ErrorCode::kUnsupported,
+                fmt::format("{} holds a slice without the first or the last layer; it runs only as "
+                            "a part of a distributed model",
+                            options.model.string()));
+  }
+  if (options.warm_weights)
+    model.weights.for_each([](const Weight& weight) { MappedFile::touch(weight.bytes); });
+  return cpu::make_cpu_executor(model.config, model.weights, cpu_options(options));
+}
+
 std::filesystem::path program_directory() {
   std::error_code error;
   return std::filesystem::read_symlink("/proc/self/exe", error).parent_path();
@@ -157,23 +171,18 @@ std::uint32_t default_context(const ModelConfig& config) {
   return static_cast<std::uint32_t>(std::min(kContextDefault, config.context_max));
 }
 
-std::unique_ptr<Engine> open_engine(const OpenOptions& request) {
-  const auto model = load_model(request);
-  const OpenOptions options = with_context(request, model->config);
-  const MemoryPlan plan = plan_loaded(options, *model);
-  check_fits(plan, options);
-  if (!model->weights.embedding.present() || !model->weights.output.present()) {
-    throw Error(ErrorCode::kUnsupported,
-                fmt::format("{} holds a slice without the first or the last layer; it runs only as "
-                            "a part of a distributed model",
-                            options.model.string()));
-  }
+OpenedExecutor open_executor(const OpenOptions& options) {
+  auto model = load_model(options);
+  auto executor = make_executor(options, *model);
+  return {std::move(model), std::move(executor)};
+}
+
+std::unique_ptr<Engine> open_engine(const OpenOptions& options) {
+  const auto model = load_model(options);
   auto tokenizer =
       std::make_shared<const tokenizer::Tokenizer>(tokenizer::read_gguf_vocabulary(model->file));
   tokenizer::check_vocabulary_rows(*tokenizer, model->config.vocab_size);
-  if (options.warm_weights)
-    model->weights.for_each([](const Weight& weight) { MappedFile::touch(weight.bytes); });
-  auto executor = cpu::make_cpu_executor(model->config, model->weights, cpu_options(options));
+  auto executor = make_executor(options, *model);
   ModelInfo info{.path = options.model.string(),
                  .name = model->config.name,
                  .quantisation = quantisation_text(model->weights),

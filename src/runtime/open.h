@@ -42,6 +42,15 @@ struct MemoryPlan {
 // Throws as open_engine() does for a file that cannot be run.
 MemoryPlan plan_memory(const OpenOptions& options);
 
+// An executor over a model file, without a vocabulary: for tools that work on token ids.
+struct OpenedExecutor {
+  std::shared_ptr<const void> resources;  // the mapped files; declared first, so that it goes last
+  std::unique_ptr<Executor> executor;
+};
+
+// As open_engine(), but the file needs no vocabulary.
+OpenedExecutor open_executor(const OpenOptions& options);
+
 // Loads.  Throws Error(kNotFound | kBadFormat | kUnsupported) for the file, Error(kOutOfMemory)
 // with the plan's numbers when it does not fit, Error(kUnsupported) for a backend that is not built
 // in.
