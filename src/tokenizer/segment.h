@@ -1,6 +1,7 @@
 #pragma once
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace ds4::tokenizer {
@@ -25,7 +26,8 @@ class RenderedPrompt {
   void add_control(std::string_view name);
   void append(const RenderedPrompt& other);
 
-  const std::vector<Segment>& segments() const { return segments_; }
+  const std::vector<Segment>& segments() const& { return segments_; }
+  std::vector<Segment> segments() && { return std::move(segments_); }
   bool empty() const { return segments_.empty(); }
   // All segments joined: what the official encoder would write.
   std::string text() const;
