@@ -84,7 +84,9 @@ void check_machine_paths(const SourceFile& file, const std::string& root, Violat
 }
 
 int check_tree(const fs::path& root, const fs::path& layers_path) {
-  const Layers layers = parse_layers(read_file(layers_path));
+  Layers layers = parse_layers(read_file(layers_path));
+  for (const auto& entry : fs::directory_iterator(root / "src"))
+    add_declared_module(read_file(entry.path() / "CMakeLists.txt"), layers);
   const ModelPage model_page = parse_model_page(read_file(root / "docs/model.md"));
   std::vector<Exemption> exemptions =
       parse_exemptions(read_file(root / "tests/tidy/exemptions.txt"));

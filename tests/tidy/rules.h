@@ -34,6 +34,10 @@ using Layers = std::map<std::string, std::set<std::string>>;
 // Reads lines like "gguf: base;tensor".
 Layers parse_layers(std::string_view text);
 
+// Adds the module that a CMakeLists.txt declares, when `layers` lacks it: one that this build
+// leaves out, such as a backend without its compiler.
+void add_declared_module(std::string_view cmake_lists, Layers& layers);
+
 // Seams that the order of floors alone does not hold.
 void check_layers(const Layers& layers, Violations& out);
 
