@@ -1,0 +1,110 @@
+"""Cases -> token rows for training: encoding with loss weights, the mixture of kinds, and packing.
+
+A row holds several dialogues, each starting at a multiple of 128 so that compressor windows never straddle two of
+them; `blocks` names the dialogue of every 128-token block. Everything is a function of (seed, step).
+"""
+import os
+import random
+
+import bpe
+import chat
+import talk
+import toolwork
+
+BLOCK = 128
+HERE = os.path.dirname(os.path.abspath(__file__))
+TOKENIZER_PATH = os.path.join(HERE, "tokenizer.json")
+CONTEXT_WEIGHT = 0.04
+DIRECT_SUM_WEIGHT = 0.3
+# share of tokens per kind: (early, late) in the course of the training
+MIXTURE = {
+    "arithmetic": (0.10, 0.10), "arithmetic_direct": (0.02, 0.02), "chat": (0.06, 0.07), "copy": (0.14, 0.06),
+    "recall_short": (0.24, 0.07), "recall_mid": (0.10, 0.26), "tool_call": (0.16, 0.16), "tool_result": (0.08, 0.11),
+    "agent": (0.10, 0.15),
+}
+LONG_MIXTURE = {"recall_long": 0.72, "recall_mid": 0.06, "agent": 0.06, "tool_call": 0.05, "tool_result": 0.04, "arithmetic": 0.05,
+                "chat": 0.02}
+MAKERS = {
+    "arithmetic": talk.make_arithmetic, "arithmetic_direct": talk.make_arithmetic_direct, "chat": talk.make_chat,
+    "copy": talk.make_copy, "recall_short": talk.make_recall_short, "recall_mid": talk.make_recall_mid,
+    "recall_long": talk.make_recall_long, "tool_call": toolwork.make_tool_call, "tool_result": toolwork.make_tool_result,
+    "agent": toolwork.make_agent,
+}
+# rough tokens per case, to turn shares of tokens into shares of cases
+TYPICAL = {"arithmetic": 110, "arithmetic_direct": 60, "chat": 90, "copy": 420, "recall_short": 480, "recall_mid": 1500,
+           "recall_long": 4600, "tool_call": 560, "tool_result": 560, "agent": 900}
+
+
+def encode_case(tokenizer, case):
+    """(ids, weights, targets): weights say how much each token counts when it is the one to predict."""
+    ids, weights = [], []
+    direct = case.kind == "arithmetic_direct"
+    segments = chat.render(case.messages, case.thinking, max_effort=case.extra.get("max_effort", False))
+    last_output = max(i for i, (_, own) in enumerate(segments) if own)
+    for index, (text, own) in enumerate(segments):
+        part = tokenizer.encode(text)
+        weight = CONTEXT_WEIGHT
+        if own:
+            weak = direct or (case.kind == "arithmetic" and index != last_output)
+            weight = DIRECT_SUM_WEIGHT if weak else 1.0
+        ids += part
+        weights += [weight] * len(part)
+    return ids, weights
+
+
+def _draw(rng, shares):
+    kinds = list(shares)
+    return rng.choices(kinds, [shares[k] / TYPICAL[k] for k in kinds])[0]
+
+
+def shares_at(progress, long_rows):
+    """Token shares of the kinds at `progress` in 0..1."""
+    if long_rows:
+        return LONG_MIXTURE
+    blend = min(1.0, progress / 0.35)
+    return {k: a + (b - a) * blend for k, (a, b) in MIXTURE.items()}
+
+
+class Packer:
+    """Fills rows of `length` tokens; keeps encoded cases that did not fit for the next row of the same batch."""
+
+    def __init__(self, tokenizer, seed, length, shares):
+        self.tokenizer, self.rng, self.length, self.shares, self.waiting = tokenizer, random.Random(seed), length, shares, []
+
+    def _next_case(self, room):
+        for index, case in enumerate(self.waiting):
+            if len(case[0]) <= room:
+                return self.waiting.pop(index)
+        for _ in range(6):
+            case = encode_case(self.tokenizer, MAKERS[_draw(self.rng, self.shares)](self.rng))
+            if len(case[0]) <= room:
+                return case
+            if len(case[0]) <= self.length and len(self.waiting) < 8:
+                self.waiting.append(case)
+        return None
+
+    def row(self):
+        """(ids, weights, blocks) of one row; padding is id 2 with weight 0 and block label 0."""
+        ids, weights, blocks, label = [], [], [], 0
+        while self.length - len(ids) >= BLOCK:
+            case = self._next_case(self.length - len(ids))
+            if case is None:
+                break
+            label += 1
+            fill = -len(case[0]) % BLOCK
+            # the first token of a dialogue is never a target
+            ids += case[0] + [2] * fill
+            weights += [0.0] + case[1][1:] + [0.0] * fill
+            blocks += [label] * ((len(case[0]) + fill) // BLOCK)
+        missing = self.length - len(ids)
+        return ids + [2] * missing, weights + [0.0] * missing, blocks + [0] * (missing // BLOCK)
+
+
+def batch(tokenizer, seed, step, rows, length, progress, long_rows=False):
+    """`rows` packed rows of step `step`."""
+    packer = Packer(tokenizer, f"{seed}/{step}/{length}", length, shares_at(progress, long_rows))
+    return [packer.row() for _ in range(rows)]
+
+
+def load_tokenizer():
+    return bpe.Tokenizer.load(TOKENIZER_PATH)

@@ -1,0 +1,227 @@
+"""Trains ds4-tiny: resumable, a function of the seed, about a quarter of an hour on one H200.
+
+    python3 tools/tiny/train.py --state STATE_DIR --out OUT_DIR
+
+Every step's data is drawn from (seed, step). The run stops at --stop-seconds and goes on from STATE_DIR/state.pt when
+started again; when the last step is done it writes the published checkpoint and the scores to OUT_DIR.
+"""
+import argparse
+import json
+import os
+import time
+
+import torch
+import torch.nn.functional as F
+
+import checkpoint
+import evaluate
+import model as architecture
+import optim
+import packs
+
+SHORT, LONG = 2048, 6656
+
+
+class Schedule:
+    """What happens at which step."""
+
+    def __init__(self, args):
+        self.args = args
+
+    def progress(self, step):
+        return step / self.args.steps
+
+    def is_long(self, step):
+        return self.progress(step) >= self.args.long_from and step % self.args.long_every == 0
+
+    def rate(self, step):
+        warm = min(1.0, (step + 1) / 80)
+        left = (1.0 - self.progress(step)) / self.args.decay
+        return warm * max(0.01, min(1.0, left))
+
+    def quantise(self, step):
+        return self.progress(step) >= self.args.quantise_from
+
+
+class Steps(torch.utils.data.Dataset):
+    def __init__(self, args, schedule, first):
+        self.args, self.schedule, self.first, self.tokenizer = args, schedule, first, None
+
+    def __len__(self):
+        return self.args.steps - self.first
+
+    def __getitem__(self, index):
+        if self.tokenizer is None:
+            self.tokenizer = packs.load_tokenizer()
+        step = self.first + index
+        long_rows = self.schedule.is_long(step)
+        length = LONG if long_rows else SHORT
+        rows = max(1, self.args.batch_tokens // length)
+        data = packs.batch(self.tokenizer, self.args.seed, step, rows, length, self.schedule.progress(step), long_rows)
+        return tuple(torch.tensor([r[i] for r in data], dtype=kind) for i, kind in enumerate((torch.int32, torch.float32, torch.int32)))
+
+
+def cross_entropy(hidden, head, targets, weights, dtype):
+    """Sum of weighted losses; rows are positions."""
+    logits = F.linear(hidden.to(dtype), head.to(dtype)).float()
+    losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
+    return (losses * weights.flatten()).sum()
+
+
+class Trainer:
+    def __init__(self, args):
+        self.args, self.device = args, torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.schedule, self.tokenizer = Schedule(args), packs.load_tokenizer()
+        self.config = architecture.Config(vocab_size=len(self.tokenizer))
+        self.model = architecture.initialise(architecture.TinyModel(self.config), args.seed).to(self.device)
+        self.mode = architecture.Mode(torch.bfloat16 if self.device.type == "cuda" else torch.float32, True, True, True)
+        self.muon, self.adam = optim.build(self.model, args.muon_rate)
+        self.step, self.log = 0, []
+        self.loss_of = cross_entropy
+        if args.compile:
+            torch._dynamo.config.cache_size_limit = 64
+            for block in [*self.model.layers, *self.model.mtp]:
+                block.compile(dynamic=False)
+            self.loss_of = torch.compile(cross_entropy, dynamic=False)
+
+    def note(self, text):
+        print(text, flush=True)
+        self.log.append(text)
+
+    def save(self):
+        os.makedirs(self.args.state, exist_ok=True)
+        path = os.path.join(self.args.state, "state.pt")
+        torch.save({"model": self.model.state_dict(), "muon": self.muon.state_dict(), "adam": self.adam.state_dict(),
+                    "step": self.step, "log": self.log}, path + ".new")
+        os.replace(path + ".new", path)
+
+    def resume(self):
+        path = os.path.join(self.args.state, "state.pt")
+        if not os.path.exists(path):
+            return
+        state = torch.load(path, map_location=self.device)
+        self.model.load_state_dict(state["model"])
+        self.muon.load_state_dict(state["muon"])
+        self.adam.load_state_dict(state["adam"])
+        self.step, self.log = state["step"], state["log"]
+
+    def losses(self, ids, weights, blocks):
+        """(main, draft, indexer losses, loads) of one batch."""
+        model, mode = self.model, self.mode
+        geometry = model.geometry(blocks)
+        experts = model.expert_weights(self.schedule.quantise(self.step))
+        x, index_losses, loads = model.trunk(ids, geometry, experts, mode)
+        shifted = F.pad(ids[:, 1:], (0, 1), value=2)
+        drafted, load = model.draft(x, shifted, geometry, experts, mode)
+        one = F.pad(weights[:, 1:], (0, 1))
+        two = F.pad(weights[:, 2:] * (weights[:, 1:-1] > 0), (0, 2))
+        main = self.loss_of(model.hidden(x), model.head.weight, shifted, one, mode.dtype) / one.sum()
+        later = F.pad(ids[:, 2:], (0, 2), value=2)
+        draft = self.loss_of(drafted, model.head.weight, later, two, mode.dtype) / two.sum()
+        return main, draft, sum(index_losses), loads + [load]
+
+    def balance(self, loads):
+        for block, load in zip([*self.model.layers, *self.model.mtp], loads):
+            if not block.ffn.hashed:
+                mean = self.config.active_experts / self.config.experts
+                block.ffn.gate.bias.add_(self.args.balance * torch.sign(mean - load.detach()))
+
+    def train_step(self, batch):
+        ids, weights, blocks = (x.to(self.device, non_blocking=True) for x in batch)
+        main, draft, index, loads = self.losses(ids.long(), weights, blocks.long())
+        (main + 0.3 * draft + index).backward()
+        rate = self.schedule.rate(self.step)
+        for group in self.adam.param_groups:
+            group["lr"] = group["base"] * rate
+            torch.nn.utils.clip_grad_norm_(group["params"], 1.0)
+        self.adam.step()
+        self.muon.step(self.muon.base * rate)
+        with torch.no_grad():
+            self.balance(loads)
+        self.model.zero_grad(set_to_none=True)
+        return torch.stack([main.detach(), draft.detach(), index.detach()])
+
+    def evaluate(self, kinds, count, quantise=True):
+        mode = architecture.Mode(self.mode.dtype, True, False, True)
+        with torch.compiler.set_stance("force_eager"):
+            return evaluate.score(self.model, self.tokenizer, mode, kinds, count, self.args.seed, self.device, quantise)
+
+    def run(self):
+        args, begun = self.args, time.time()
+        workers = {"num_workers": args.workers, "prefetch_factor": 6} if args.workers else {}
+        loader = torch.utils.data.DataLoader(Steps(args, self.schedule, self.step), batch_size=None,
+                                             pin_memory=self.device.type == "cuda", **workers)
+        recent, tokens, mark = [], 0, time.time()
+        for batch in loader:
+            recent.append((self.schedule.is_long(self.step), self.train_step(batch)))
+            self.step += 1
+            tokens += batch[0].numel()
+            if self.step % args.log_every == 0 or self.step <= 3:
+                parts = []
+                for name, flag in (("", False), ("long ", True)):
+                    rows = [v for is_long, v in recent if is_long == flag]
+                    if rows:
+                        main, draft, index = torch.stack(rows).mean(0).tolist()
+                        parts.append(f"{name}loss {main:.4f} draft {draft:.4f} index {index:.4f}")
+                seconds = time.time() - mark
+                self.note(f"step {self.step} {'; '.join(parts)}; {tokens / seconds / 1e3:.0f}k tokens/s, {time.time() - begun:.0f} s")
+                recent, tokens, mark = [], 0, time.time()
+                if self.step == args.log_every and self.device.type == "cuda":
+                    self.note(f"  peak memory {torch.cuda.max_memory_allocated() / 2 ** 30:.1f} GiB")
+            if self.step % args.eval_every == 0 and self.step < args.steps:
+                kinds = ["chat", "arithmetic", "copy", "recall_1500", "tool_call", "tool_result", "agent"]
+                kinds += ["recall_6000"] if self.schedule.progress(self.step) > args.long_from else []
+                self.note(f"  exact/token/draft: {evaluate.show(self.evaluate(kinds, 48, self.schedule.quantise(self.step)))}")
+                mark = time.time()
+            if time.time() - begun > args.stop_seconds:
+                break
+        self.save()
+
+    def export(self):
+        """The published checkpoint, then its scores as it will be read back."""
+        out = self.args.out
+        checkpoint.save_published(out, self.model)
+        with open(os.path.join(out, "config.json"), "w", encoding="utf-8") as target:
+            json.dump(self.config.published(), target, indent=1)
+        checkpoint.load_published(self.model, checkpoint.load_folder(out))
+        with open(os.path.join(out, "training.log"), "w", encoding="utf-8") as target:
+            target.write("\n".join(self.log) + "\n")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--state", required=True)
+    parser.add_argument("--out", required=True)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=8000)
+    parser.add_argument("--batch-tokens", type=int, default=32768)
+    parser.add_argument("--muon-rate", type=float, default=0.02)
+    parser.add_argument("--decay", type=float, default=0.5, help="share of the run over which the rate falls to zero")
+    parser.add_argument("--long-from", type=float, default=0.5)
+    parser.add_argument("--long-every", type=int, default=4)
+    parser.add_argument("--quantise-from", type=float, default=0.5)
+    parser.add_argument("--balance", type=float, default=0.001)
+    parser.add_argument("--workers", type=int, default=13)
+    parser.add_argument("--stop-seconds", type=float, default=1e9)
+    parser.add_argument("--log-every", type=int, default=50)
+    parser.add_argument("--eval-every", type=int, default=1000)
+    parser.add_argument("--final-count", type=int, default=200)
+    parser.add_argument("--no-compile", dest="compile", action="store_false")
+    args = parser.parse_args()
+    torch.backends.cuda.matmul.allow_tf32 = True
+    trainer = Trainer(args)
+    trainer.resume()
+    if trainer.step < args.steps:
+        trainer.run()
+    trainer.export()
+    kinds = ["chat", "arithmetic", "copy", "recall_1500", "recall_6000", "tool_call", "tool_result", "agent"]
+    scores = trainer.evaluate(kinds, args.final_count)
+    trainer.note(f"final at step {trainer.step}: exact/token/draft: {evaluate.show(scores)}")
+    with open(os.path.join(args.out, "scores.json"), "w", encoding="utf-8") as target:
+        json.dump({"step": trainer.step, "scores": scores}, target, indent=1)
+    with open(os.path.join(args.out, "training.log"), "w", encoding="utf-8") as target:
+        target.write("\n".join(trainer.log) + "\n")
+
+
+if __name__ == "__main__":
+    main()
