@@ -442,6 +442,22 @@ void check_citations(const SourceFile& file, const ModelPage& page, Violations& 
   }
 }
 
+std::vector<std::pair<std::string, std::size_t>> cited_documents(std::string_view source) {
+  std::vector<std::pair<std::string, std::size_t>> documents;
+  std::size_t number = 0;
+  for (const std::string_view line : lines_of(source)) {
+    ++number;
+    for (std::size_t at = line.find("docs/"); at != std::string_view::npos;
+         at = line.find("docs/", at + 1)) {
+      const std::size_t end = line.find(".md", at);
+      const std::size_t stop = line.find_first_of(" \"()*,", at);
+      if (end != std::string_view::npos && end < stop)
+        documents.emplace_back(line.substr(at, end + 3 - at), number);
+    }
+  }
+  return documents;
+}
+
 std::vector<std::string> relative_links(std::string_view markdown) {
   std::vector<std::string> links;
   for (std::size_t at = markdown.find("]("); at != std::string_view::npos;

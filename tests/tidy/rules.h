@@ -4,6 +4,7 @@
 #include <set>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 // The rules of the tree as pure functions over text, so that rules_test.cpp can show each of them
@@ -75,6 +76,9 @@ ModelPage parse_model_page(std::string_view markdown);
 
 // "docs/model.md, eq. 4" and "docs/model.md, rope" must name something that is there.
 void check_citations(const SourceFile& file, const ModelPage& page, Violations& out);
+
+// Documents that a source names, e.g. "docs/formats/x.md", with their lines.
+std::vector<std::pair<std::string, std::size_t>> cited_documents(std::string_view source);
 
 // Targets of relative links of a Markdown file, without fragments.
 std::vector<std::string> relative_links(std::string_view markdown);

@@ -192,6 +192,13 @@ TEST(CitationRuleTest, EquationsAndHeadingsMustExist) {
   EXPECT_EQ(check("// (docs/model.md, flux)"), 1U);
 }
 
+TEST(LinkRuleTest, FindsDocumentsThatASourceNames) {
+  const auto documents = cited_documents("// see\n// (docs/formats/a.md, 2) and docs/*.md\n");
+  ASSERT_EQ(documents.size(), 1U);
+  EXPECT_EQ(documents[0].first, "docs/formats/a.md");
+  EXPECT_EQ(documents[0].second, 2U);
+}
+
 TEST(LinkRuleTest, FindsRelativeTargets) {
   EXPECT_EQ(relative_links("[a](docs/a.md#x) [b](https://e.org/) [c](#here)"),
             (std::vector<std::string>{"docs/a.md"}));
