@@ -24,6 +24,7 @@ struct Piece {
   std::uint64_t byte_begin = 0;
   std::uint64_t byte_end = 0;
   bool has_state = false;
+  bool has_logits = false;
   bool present = false;
 };
 
@@ -53,6 +54,7 @@ class Saver {
 
  private:
   void plan();
+  bool has_tail_only_arrays() const;
   void add_piece(EntryKind kind, KeyChain& chain, std::uint64_t token_end);
   bool admit();
   void find_present();
@@ -96,6 +98,12 @@ void Saver::add_piece(EntryKind kind, KeyChain& chain, std::uint64_t token_end) 
   pieces_.push_back(std::move(piece));
 }
 
+bool Saver::has_tail_only_arrays() const {
+  return std::any_of(layout_.carries.begin(), layout_.carries.end(), [](const CarryArray& array) {
+    return array.place == CarryPlace::kTailOnly;
+  });
+}
+
 void Saver::plan() {
   DS4_CHECK(request_.tokens.size() == request_.token_bytes.size());
   const std::uint32_t chunk_tokens = context_.options.chunk_tokens;
@@ -110,6 +118,7 @@ void Saver::plan() {
   if (!source_.has_carry(token_count)) return;
   add_piece(EntryKind::kTail, chain, token_count);
   pieces_.back().has_state = true;
+  pieces_.back().has_logits = has_tail_only_arrays() && source_.has_logits(token_count);
   DS4_CHECK(pieces_.back().byte_end == request_.text.size());
 }
 
@@ -179,7 +188,7 @@ std::vector<Section> Saver::sections_of(const Piece& piece) const {
   }
   if (!piece.has_state) return sections;
   for (const CarryArray& array : layout_.carries) {
-    if (array.place == CarryPlace::kTailOnly && piece.kind != EntryKind::kTail) continue;
+    if (array.place == CarryPlace::kTailOnly && !piece.has_logits) continue;
     sections.push_back({.kind = static_cast<std::uint16_t>(array.kind),
                         .layer = array.layer,
                         .row_begin = 0,
@@ -212,7 +221,7 @@ void Saver::fill(EntryEncoder& encoder, const Piece& piece) {
   if (!piece.has_state) return;
   for (std::size_t array = 0; array < layout_.carries.size(); ++array) {
     const bool tail_only = layout_.carries[array].place == CarryPlace::kTailOnly;
-    if (tail_only && piece.kind != EntryKind::kTail) continue;
+    if (tail_only && !piece.has_logits) continue;
     const std::span<std::byte> out = encoder.section(index++);
     if (!out.empty()) source_.read_carry(array, piece.token_end, out);
   }
@@ -220,16 +229,12 @@ void Saver::fill(EntryEncoder& encoder, const Piece& piece) {
 
 void Saver::write(const Piece& piece) {
   const KeySpace& space = request_.space;
-  const bool has_logits =
-      piece.kind == EntryKind::kTail &&
-      std::any_of(layout_.carries.begin(), layout_.carries.end(),
-                  [](const CarryArray& array) { return array.place == CarryPlace::kTailOnly; });
   const auto own_tokens = static_cast<double>(piece.token_end - piece.token_begin);
   EntryHeader header;
   header.kind = piece.kind;
   header.role = request_.role;
   header.has_state = piece.has_state;
-  header.has_logits = has_logits;
+  header.has_logits = piece.has_logits;
   header.token_begin = piece.token_begin;
   header.token_end = piece.token_end;
   header.byte_begin = piece.byte_begin;

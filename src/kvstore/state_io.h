@@ -68,6 +68,9 @@ struct CarryArray {
   std::uint32_t period;
   std::uint32_t rows_max;  // kComplete alone; 0 for kPartial
   std::uint32_t row_bytes;
+  // Tokens by which its rows come later: a draft layer's row of a token is made with the next one.
+  // The rule counts token_count - lag tokens, and none before there are as many.
+  std::uint32_t lag = 0;
 
   bool operator==(const CarryArray&) const = default;
 };
@@ -83,6 +86,8 @@ struct StateLayout {
 // Rows of `array` that exist at a length of `token_count` tokens.
 std::uint64_t row_count(const RowArray& array, std::uint64_t token_count);
 std::uint64_t row_count(const CarryArray& array, std::uint64_t token_count);
+// The token of the oldest row that `array` holds at `token_count` tokens.
+std::uint64_t first_row(const CarryArray& array, std::uint64_t token_count);
 
 // Bytes of every row array for tokens [token_begin, token_end).
 std::uint64_t rows_bytes(const StateLayout& layout,
@@ -121,6 +126,9 @@ class StateSource {
   // True when every carry array of kEveryState can be given for the first `token_count` tokens: at
   // the current length always, at an earlier one when a checkpoint was kept there.
   virtual bool has_carry(std::uint64_t token_count) const = 0;
+
+  // True when the arrays of kTailOnly can be given too.
+  virtual bool has_logits(std::uint64_t token_count) const = 0;
 
   // Copies layout.carries[array_index] as of `token_count` tokens; out has exactly its bytes.
   virtual void read_carry(std::size_t array_index,

@@ -68,9 +68,17 @@ std::uint64_t row_count(const RowArray& array, std::uint64_t token_count) {
 }
 
 std::uint64_t row_count(const CarryArray& array, std::uint64_t token_count) {
-  const std::uint64_t partial = token_count % array.period;
+  const std::uint64_t counted = token_count > array.lag ? token_count - array.lag : 0;
+  const std::uint64_t partial = counted % array.period;
   if (array.rule == CarryRule::kPartial) return partial;
-  return std::min<std::uint64_t>(array.rows_max, token_count - partial);
+  return std::min<std::uint64_t>(array.rows_max, counted - partial);
+}
+
+std::uint64_t first_row(const CarryArray& array, std::uint64_t token_count) {
+  const std::uint64_t counted = token_count > array.lag ? token_count - array.lag : 0;
+  const std::uint64_t complete = counted - counted % array.period;
+  if (array.rule == CarryRule::kPartial) return complete;
+  return complete - row_count(array, token_count);
 }
 
 std::uint64_t rows_bytes(const StateLayout& layout,
@@ -112,6 +120,7 @@ Sha256Digest layout_digest(const StateLayout& layout) {
     hash.add(array.period);
     hash.add(array.rows_max);
     hash.add(array.row_bytes);
+    hash.add(array.lag);
   }
   return hash.finish();
 }

@@ -59,6 +59,7 @@ inline StateLayout small_layout() {
                     {ArrayKind::kFrontierPrevious, 1, CarryRule::kComplete, kEvery, 4, 4, 16},
                     {ArrayKind::kFrontierCurrent, 1, CarryRule::kPartial, kEvery, 4, 0, 32},
                     {ArrayKind::kFrontierCurrent, 2, CarryRule::kPartial, kEvery, 128, 0, 4},
+                    {ArrayKind::kWindow, 3, CarryRule::kComplete, kEvery, 1, 16, 2, 1},
                     {ArrayKind::kLogits, 0, CarryRule::kComplete, CarryPlace::kTailOnly, 1, 1, 40}};
   return layout;
 }
@@ -131,17 +132,18 @@ class SyntheticState final : public StateSource {
   bool has_carry(std::uint64_t token_count_asked) const override {
     return token_count_asked == token_count() || checkpoints_.contains(token_count_asked);
   }
+  bool has_logits(std::uint64_t token_count_asked) const override {
+    return has_carry(token_count_asked);
+  }
   void read_carry(std::size_t array_index,
                   std::uint64_t token_count_asked,
                   std::span<std::byte> out) override {
     const CarryArray& array = layout_.carries[array_index];
     const std::uint64_t rows = row_count(array, token_count_asked);
-    const std::uint64_t partial = token_count_asked % array.period;
-    const std::uint64_t end =
-        array.rule == CarryRule::kPartial ? token_count_asked : token_count_asked - partial;
+    const std::uint64_t first = first_row(array, token_count_asked);
     for (std::uint64_t row = 0; row < rows; ++row)
       fill(out.subspan(row * array.row_bytes, array.row_bytes), 1000 + array_index,
-           end - rows + row + 1);
+           first + row + 1);
   }
 
  private:
