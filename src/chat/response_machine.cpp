@@ -175,7 +175,7 @@ void ResponseMachine::on_think_end() {
   }
   text_ += std::exchange(held_space_, {});
   flush_text();
-  events_->push_back(ReasoningEnd{});
+  events_->emplace_back(ReasoningEnd{});
   state_ = State::kContent;
   code_.reset();
 }

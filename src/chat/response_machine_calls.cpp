@@ -142,11 +142,11 @@ void ResponseMachine::end_block() {
     has_recovered_ = true;
     count(Repair::kRecoveredCall);
     is_deferred_ = false;
-    events_->push_back(ReasoningEnd{});
+    events_->emplace_back(ReasoningEnd{});
     for (ResponseEvent& event : deferred_)
       events_->push_back(std::move(event));
   }
-  events_->push_back(CallBlockEnd{});
+  events_->emplace_back(CallBlockEnd{});
   leave_block(State::kContent);
 }
 
