@@ -117,7 +117,8 @@ std::string quantisation_text(const Weights& weights) {
 }
 
 // Checks the plan and the slice, then makes the executor.
-std::unique_ptr<Executor> make_executor(const OpenOptions& options, const LoadedModel& model) {
+std::unique_ptr<Executor> make_executor(const OpenOptions& request, const LoadedModel& model) {
+  const OpenOptions options = with_context(request, model.config);
   check_fits(plan_loaded(options, model), options);
   if (!model.weights.embedding.present() || !model.weights.output.present()) {
     throw Error(ErrorCode::kUnsupported,
