@@ -9,6 +9,12 @@
 
 namespace ds4::convert {
 
+namespace {
+
+constexpr int kNestingMax = 32;
+
+}  // namespace
+
 Json parse_json(std::string_view text, std::string_view file) {
   const auto fail = [&](std::string_view problem) {
     throw Error(ErrorCode::kBadFormat,
@@ -17,6 +23,7 @@ Json parse_json(std::string_view text, std::string_view file) {
   std::set<std::string> keys;
   std::string duplicate;
   const auto watch = [&](int depth, Json::parse_event_t event, const Json& parsed) {
+    if (depth > kNestingMax) fail("it nests too deeply");
     if (event == Json::parse_event_t::key && depth == 1 &&
         !keys.insert(parsed.get<std::string>()).second)
       duplicate = parsed.get<std::string>();

@@ -45,20 +45,29 @@ std::uint64_t align_up(std::uint64_t offset) {
 }  // namespace
 
 Writer::Writer(const std::filesystem::path& target) : target_(target) {
-  if (std::filesystem::is_directory(target)) {
+  const auto status = std::filesystem::status(target);
+  if (std::filesystem::exists(status) && !std::filesystem::is_regular_file(status)) {
     throw Error(ErrorCode::kInvalidArgument,
-                fmt::format("{} is a directory; name the file to write", target.string()));
+                fmt::format("{} is {}; name a file to write", target.string(),
+                            std::filesystem::is_directory(status) ? "a directory" : "not a file"));
   }
   temporary_ = target;
   temporary_ += fmt::format(".tmp.{}", ::getpid());
-  descriptor_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  // Without a name the file vanishes with the process, however that ends; commit() names it, for
+  // which it needs /proc.
+  const std::filesystem::path parent = target.has_parent_path() ? target.parent_path() : ".";
+  if (::access("/proc/self/fd", X_OK) == 0)
+    descriptor_ = ::open(parent.c_str(), O_TMPFILE | O_WRONLY | O_CLOEXEC, 0644);
+  is_named_ = descriptor_ < 0;
+  if (is_named_)  // this file system wants one
+    descriptor_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
   if (descriptor_ < 0) throw_errno("cannot create", temporary_.string());
 }
 
 Writer::~Writer() {
   if (descriptor_ < 0) return;
   ::close(descriptor_);
-  ::unlink(temporary_.c_str());
+  if (is_named_) ::unlink(temporary_.c_str());
 }
 
 void Writer::begin_value(std::string_view key, ValueType type) {
@@ -202,6 +211,13 @@ void Writer::commit() {
     expected_bytes += tensor.bytes;
   DS4_CHECK(written_bytes_ == expected_bytes);
   if (::fsync(descriptor_) != 0) throw_errno("cannot sync", target_.string());
+  if (!is_named_) {
+    const std::string unnamed = fmt::format("/proc/self/fd/{}", descriptor_);
+    ::unlink(temporary_.c_str());  // a leftover of a process that had the same number
+    if (::linkat(AT_FDCWD, unnamed.c_str(), AT_FDCWD, temporary_.c_str(), AT_SYMLINK_FOLLOW) != 0)
+      throw_errno("cannot name", temporary_.string());
+    is_named_ = true;
+  }
   if (::rename(temporary_.c_str(), target_.c_str()) != 0)
     throw_errno("cannot rename to", target_.string());
   ::close(std::exchange(descriptor_, -1));

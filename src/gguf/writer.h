@@ -23,7 +23,8 @@ namespace ds4::gguf {
 // threads.
 class Writer {
  public:
-  // Creates the temporary file.  Throws Error(kIo) when the directory is not writable.
+  // Throws Error(kIo) when the directory is not writable and Error(kInvalidArgument) when the
+  // target is a directory or a device.
   explicit Writer(const std::filesystem::path& target);
   Writer(const Writer&) = delete;
   Writer& operator=(const Writer&) = delete;
@@ -77,7 +78,8 @@ class Writer {
   std::filesystem::path target_;
   std::filesystem::path temporary_;
   int descriptor_ = -1;
-  std::string metadata_;  // encoded pairs
+  bool is_named_ = false;  // the temporary file has a name to remove
+  std::string metadata_;   // encoded pairs
   std::uint64_t metadata_count_ = 0;
   std::unordered_set<std::string> keys_;
   std::unordered_set<std::string> tensor_names_;

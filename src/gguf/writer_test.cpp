@@ -4,6 +4,7 @@
 #include <csignal>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
 #include <thread>
 #include <vector>
 
@@ -156,7 +157,19 @@ TEST_F(WriterTest, ADiskThatIsTooSmallIsReportedBeforeTheWork) {
   EXPECT_TRUE(directory_is_empty());
 }
 
-TEST_F(WriterTest, RefusesADirectory) {
+TEST_F(WriterTest, ReplacesAnOlderFileOnlyAtTheEnd) {
+  { std::ofstream(path()) << "old"; }
+  Writer writer(path());
+  writer.begin_data();
+  EXPECT_EQ(read_text_file(path(), 100), "old");
+  writer.commit();
+  EXPECT_EQ(read_text_file(path(), 100).substr(0, 4), "GGUF");
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(directory_), {}), 1);
+}
+
+TEST_F(WriterTest, RefusesWhatIsNoFile) {
+  // Renaming over a device would replace it.
+  EXPECT_THROW(Writer{"/dev/null"}, Error);
   EXPECT_THROW(Writer{directory_}, Error);
   EXPECT_THROW(Writer{directory_ / "absent" / "model.gguf"}, Error);
 }
