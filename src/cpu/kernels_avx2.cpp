@@ -1,3 +1,5 @@
+#include "cpu/simd_avx2.h"
+//
 #include "cpu/kernels_generic.h"
 
 namespace ds4::cpu {
@@ -5,7 +7,7 @@ namespace ds4::cpu {
 const Kernels& avx2_kernels();
 
 const Kernels& avx2_kernels() {
-  static constexpr Kernels kKernels{"avx2", dot_generic, add_scaled_generic};
+  static constexpr Kernels kKernels = make_kernels("avx2");
   return kKernels;
 }
 

@@ -1,3 +1,5 @@
+#include "cpu/simd_avx512.h"
+//
 #include "cpu/kernels_generic.h"
 
 namespace ds4::cpu {
@@ -5,7 +7,7 @@ namespace ds4::cpu {
 const Kernels& avx512_kernels();
 
 const Kernels& avx512_kernels() {
-  static constexpr Kernels kKernels{"avx512", dot_generic, add_scaled_generic};
+  static constexpr Kernels kKernels = make_kernels("avx512");
   return kKernels;
 }
 

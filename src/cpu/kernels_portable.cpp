@@ -1,3 +1,5 @@
+#include "cpu/simd_portable.h"
+//
 #include "cpu/kernels_generic.h"
 
 namespace ds4::cpu {
@@ -5,7 +7,7 @@ namespace ds4::cpu {
 const Kernels& portable_kernels();
 
 const Kernels& portable_kernels() {
-  static constexpr Kernels kKernels{"portable", dot_generic, add_scaled_generic};
+  static constexpr Kernels kKernels = make_kernels("portable");
   return kKernels;
 }
 

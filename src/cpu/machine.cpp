@@ -30,6 +30,21 @@ std::size_t visible_rows_max(const ModelConfig& config, std::uint32_t context) {
   return config.window + std::max<std::size_t>(config.index_top_k, context / 128 + 1);
 }
 
+// Distinct input rows of one region: the middle rows of all chosen experts are the most.
+std::size_t matmul_rows(const ModelConfig& config, std::uint32_t rows_max) {
+  return (config.experts_used + std::size_t{1}) * rows_max;
+}
+
+// The most values that the input rows of one region have.
+std::size_t matmul_values(const ModelConfig& config, std::uint32_t rows_max) {
+  const std::size_t row_values =
+      std::max({Matmul::padded(config.width) + Matmul::padded(config.query_rank),
+                Matmul::padded(config.heads_width() / config.output_group_count),
+                Matmul::padded(std::size_t{config.output_group_count} * config.output_rank),
+                (config.experts_used + std::size_t{1}) * Matmul::padded(config.expert_width)});
+  return row_values * rows_max;
+}
+
 struct ScratchSizes {
   std::size_t visible_rows;
   std::size_t attention_scores;
@@ -56,7 +71,10 @@ CpuMachine::CpuMachine(const ModelConfig& config, const Weights& weights, const 
       packed_row_{config.nope_dim(), config.rope_dim},
       pool_(options.thread_count),
       kernels_(best_kernels()),
-      matmul_(pool_, kernels_),
+      matmul_(pool_,
+              kernels_,
+              matmul_rows(config, options.rows_max),
+              matmul_values(config, options.rows_max)),
       a_(config, options.rows_max, weights.mtp.has_value()),
       window_frequencies_(rope_frequencies(config.window_rope, config.rope_dim)),
       compressed_frequencies_(rope_frequencies(config.compressed_rope, config.rope_dim)) {
@@ -136,6 +154,7 @@ std::vector<MemoryItem> plan_cpu_memory(const ModelConfig& config,
   return {{"weights", weight_bytes(weights), true},
           {"state", SequenceState::planned_bytes(layout, config, has_mtp, context)},
           {"scratch", Activations::planned_bytes(config, options.rows_max, has_mtp) +
+                          Matmul::planned_bytes(matmul_values(config, options.rows_max)) +
                           scratch_bytes(scratch_sizes(config, context))}};
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 
 #include "base/error.h"
 #include "quant/codec.h"
@@ -10,25 +11,123 @@ namespace ds4::cpu {
 
 namespace {
 
-// Values decoded at a time: a multiple of every block size, small enough for the first-level cache.
+// f32 values decoded at a time: a multiple of every block size, small enough for the first-level
+// cache.
 constexpr std::size_t kTileValues = 1024;
 // Outputs per task: enough work to outweigh handing it out, few enough to balance.
 constexpr std::size_t kBlockOutputs = 16;
 
+// The table slot where a row is looked for first.  Rows lie at multiples of their width, so the low
+// bits of addresses say little.
+std::size_t home_slot(const float* input, std::size_t mask) {
+  return (reinterpret_cast<std::uintptr_t>(input) >> 6) * 0x9E3779B97F4A7C15ULL >> 20 & mask;
+}
+
 }  // namespace
 
-void Matmul::run(std::span<const MatmulJob> jobs) {
-  blocks_.clear();
+Matmul::Matmul(ThreadPool& pool,
+               const Kernels& kernels,
+               std::size_t rows_max,
+               std::size_t values_max)
+    : pool_(pool),
+      kernels_(kernels) {
+  table_.resize(std::bit_ceil(4 * rows_max));
+  distinct_.reserve(rows_max);
+  quantized_.resize(rows_max);
+  codes_.resize(values_max);
+  scales_.resize(values_max / kActivationBlock);
+  sums_.resize(values_max / kSumBlock);
+}
+
+std::uint64_t Matmul::planned_bytes(std::size_t values_max) {
+  return std::uint64_t{values_max} * sizeof(std::int16_t) +
+         std::uint64_t{values_max / kActivationBlock} * sizeof(float) +
+         std::uint64_t{values_max / kSumBlock} * sizeof(float);
+}
+
+const QuantizedRow* Matmul::find_or_add(const float* input, std::size_t columns) {
+  const std::size_t mask = table_.size() - 1;
+  std::size_t slot = home_slot(input, mask);
+  while (table_[slot].values != nullptr && table_[slot].values != input)
+    slot = (slot + 1) & mask;
+  if (table_[slot].values == nullptr) {
+    DS4_CHECK(distinct_.size() < quantized_.size() &&
+              values_used_ + padded(columns) <= codes_.size());
+    table_[slot] = {input, columns, distinct_.size(), values_used_};
+    quantized_[distinct_.size()] = {codes_.data() + values_used_,
+                                    scales_.data() + values_used_ / kActivationBlock,
+                                    sums_.data() + values_used_ / kSumBlock};
+    distinct_.push_back(table_[slot]);
+    values_used_ += padded(columns);
+  }
+  DS4_DCHECK(table_[slot].columns == columns);
+  return &quantized_[table_[slot].row];
+}
+
+// Each distinct input row is rounded once, however many jobs read it.
+void Matmul::quantize_inputs(std::span<const MatmulJob> jobs) {
+  const std::size_t mask = table_.size() - 1;
+  for (const Input& input : distinct_) {
+    // Clears the runs that hold the last region's rows without touching the rest of the table.
+    for (std::size_t slot = home_slot(input.values, mask); table_[slot].values != nullptr;
+         slot = (slot + 1) & mask)
+      table_[slot].values = nullptr;
+  }
+  values_used_ = 0;
+  distinct_.clear();
+  job_rows_.clear();
+  job_first_row_.clear();
   for (const MatmulJob& job : jobs) {
+    job_first_row_.push_back(job_rows_.size());
+    if (!is_quantized(job.weight->type)) continue;
+    for (const float* input : job.inputs)
+      job_rows_.push_back(find_or_add(input, job.weight->columns));
+  }
+  pool_.run(distinct_.size(), [this](std::size_t i) {
+    const Input& input = distinct_[i];
+    kernels_.quantize_row(input.values, input.columns, codes_.data() + input.first,
+                          scales_.data() + input.first / kActivationBlock,
+                          sums_.data() + input.first / kSumBlock);
+  });
+}
+
+void Matmul::run(std::span<const MatmulJob> jobs) {
+  quantize_inputs(jobs);
+  blocks_.clear();
+  for (std::size_t j = 0; j < jobs.size(); ++j) {
+    const MatmulJob& job = jobs[j];
     DS4_DCHECK(job.inputs.size() == job.outputs.size());
     if (job.inputs.empty()) continue;
     for (std::size_t first = 0; first < job.output_count; first += kBlockOutputs)
-      blocks_.push_back({&job, first, std::min(kBlockOutputs, job.output_count - first)});
+      blocks_.push_back({&job, j, first, std::min(kBlockOutputs, job.output_count - first)});
   }
   pool_.run(blocks_.size(), [this](std::size_t i) { run_block(blocks_[i]); });
 }
 
 void Matmul::run_block(const Block& block) const {
+  const MatmulJob& job = *block.job;
+  const Weight& weight = *job.weight;
+  if (!is_quantized(weight.type)) return run_float_block(block);
+  // The kernel writes from each output pointer's start, so shifted pointers go in slices.
+  constexpr std::size_t kSlice = 256;
+  std::array<float*, kSlice> outputs;  // NOLINT: filled before use
+  for (std::size_t r = 0; r < job.inputs.size(); r += kSlice) {
+    const std::size_t count = std::min(kSlice, job.inputs.size() - r);
+    for (std::size_t i = 0; i < count; ++i)
+      outputs[i] = job.outputs[r + i] + block.first;
+    kernels_.multiply_quantized(
+        {.type = weight.type,
+         .weights = weight.row(job.slab, job.first_output + block.first).data(),
+         .row_bytes = weight.row_bytes(),
+         .columns = weight.columns,
+         .output_count = block.count,
+         .rows = job_rows_.data() + job_first_row_[block.job_index] + r,
+         .row_count = count,
+         .outputs = outputs.data()});
+  }
+}
+
+void Matmul::run_float_block(const Block& block) const {
   const MatmulJob& job = *block.job;
   const Weight& weight = *job.weight;
   const ElementTypeInfo type = element_type_info(weight.type);
@@ -38,12 +137,13 @@ void Matmul::run_block(const Block& block) const {
     for (std::size_t column = 0; column < weight.columns; column += kTileValues) {
       const std::size_t count = std::min(kTileValues, weight.columns - column);
       const float* values = tile.data();
-      const std::byte* bytes = row.data() + column / type.values * type.bytes;
+      const std::byte* bytes = row.data() + column * type.bytes;
       if (weight.type == ElementType::kF32) {
         values = reinterpret_cast<const float*>(bytes);
+      } else if (weight.type == ElementType::kF16) {
+        kernels_.decode_f16(bytes, tile.data(), count);
       } else {
-        quant::decode_row(weight.type, {bytes, count / type.values * type.bytes},
-                          std::span(tile).first(count));
+        quant::decode_row(weight.type, {bytes, count * type.bytes}, std::span(tile).first(count));
       }
       for (std::size_t r = 0; r < job.inputs.size(); ++r) {
         const float partial = kernels_.dot(values, job.inputs[r] + column, count);

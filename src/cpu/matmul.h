@@ -1,5 +1,6 @@
 #pragma once
 #include <cstddef>
+#include <cstdint>
 #include <span>
 #include <vector>
 
@@ -22,10 +23,21 @@ struct MatmulJob {
 };
 
 // Runs matrix products over the thread pool.  Each output is one dot product in a fixed order: it
-// depends neither on the number of threads nor on the other rows.
+// depends neither on the number of threads nor on the other rows.  Rows that meet quantised weights
+// are rounded to 16-bit integers first (see QuantizedRow); F32, F16 and BF16 weights meet f32 rows.
 class Matmul {
  public:
-  Matmul(ThreadPool& pool, const Kernels& kernels) : pool_(pool), kernels_(kernels) {}
+  // Reserves for regions with at most `rows_max` distinct input rows, of `values_max` values in all
+  // when each row counts as a multiple of kActivationBlock.
+  Matmul(ThreadPool& pool, const Kernels& kernels, std::size_t rows_max, std::size_t values_max);
+
+  // Bytes reserved for rounded rows; equals planned_bytes() of the same argument.
+  std::uint64_t bytes() const { return planned_bytes(codes_.size()); }
+  static std::uint64_t planned_bytes(std::size_t values_max);
+  // What one row of `columns` values counts.
+  static constexpr std::size_t padded(std::size_t columns) {
+    return (columns + kActivationBlock - 1) / kActivationBlock * kActivationBlock;
+  }
 
   // Runs all jobs as one parallel region.  Jobs must not write the same output.
   void run(std::span<const MatmulJob> jobs);
@@ -33,15 +45,38 @@ class Matmul {
  private:
   struct Block {
     const MatmulJob* job;
+    std::size_t job_index;
     std::size_t first;  // output within the job
     std::size_t count;
   };
 
+  void quantize_inputs(std::span<const MatmulJob> jobs);
+  const QuantizedRow* find_or_add(const float* input, std::size_t columns);
   void run_block(const Block& block) const;
+  void run_float_block(const Block& block) const;
+
+  // An input row of the current region.
+  struct Input {
+    const float* values = nullptr;  // null: a free slot of the table
+    std::size_t columns = 0;
+    std::size_t row = 0;    // into quantized_
+    std::size_t first = 0;  // into codes_
+  };
 
   ThreadPool& pool_;
   const Kernels& kernels_;
-  std::vector<Block> blocks_;  // scratch of run(); grows to the largest region once
+  // Scratch of run(); grows to the largest region once.
+  std::vector<Block> blocks_;
+  std::vector<const QuantizedRow*> job_rows_;  // of all jobs, end to end
+  std::vector<std::size_t> job_first_row_;     // [jobs] into job_rows_; unused for float jobs
+  // Distinct inputs: an open-addressed table by address, and the rows in order of discovery.
+  std::vector<Input> table_;
+  std::vector<Input> distinct_;
+  std::size_t values_used_ = 0;
+  std::vector<QuantizedRow> quantized_;
+  std::vector<std::int16_t> codes_;
+  std::vector<float> scales_;
+  std::vector<float> sums_;
 };
 
 }  // namespace ds4::cpu

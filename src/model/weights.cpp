@@ -62,6 +62,11 @@ class Binder {
   void set_prefix(std::string prefix) { prefix_ = std::move(prefix); }
 
   Weight matrix(std::string_view leaf, std::size_t rows, std::size_t columns) const {
+    if (columns > kMatrixColumnsMax) {
+      throw Error(ErrorCode::kUnsupported,
+                  fmt::format("{}: tensor {}{} has rows of {} values; expected at most {}",
+                              file_.name(), prefix_, leaf, columns, kMatrixColumnsMax));
+    }
     return bind(leaf, {rows, columns, 1}, kMatrixTypes);
   }
   Weight plain(std::string_view leaf, std::size_t rows, std::size_t columns) const {

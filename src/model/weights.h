@@ -11,6 +11,9 @@
 
 namespace ds4 {
 
+// Longest rows of a matrix that kernels keep whole on their stacks.
+inline constexpr std::size_t kMatrixColumnsMax = 65536;
+
 // One tensor of the file, bound to its place in the graph: a view into the mapping, which must
 // outlive it.  Shapes are checked when it is bound.
 struct Weight {
