@@ -99,9 +99,8 @@ void Saver::add_piece(EntryKind kind, KeyChain& chain, std::uint64_t token_end) 
 }
 
 bool Saver::has_tail_only_arrays() const {
-  return std::any_of(layout_.carries.begin(), layout_.carries.end(), [](const CarryArray& array) {
-    return array.place == CarryPlace::kTailOnly;
-  });
+  return std::any_of(layout_.carries.begin(), layout_.carries.end(),
+                     [](const CarryArray& array) { return array.place == CarryPlace::kTailOnly; });
 }
 
 void Saver::plan() {
