@@ -6,25 +6,8 @@ import random
 import torch
 
 import packs
-import talk
-import toolwork
 
 OWN_WEIGHT = 0.9
-
-
-def scored_makers(tokenizer):
-    def count(text):
-        return len(tokenizer.encode(text))
-    return {
-        "chat": lambda r: talk.make_chat(r, scored=True),
-        "arithmetic": lambda r: talk.make_arithmetic(r, scored=True),
-        "recall_1500": lambda r: talk.make_recall_scored(r, 1500, count),
-        "recall_6000": lambda r: talk.make_recall_scored(r, 6000, count),
-        "copy": lambda r: talk.make_copy(r, 12),
-        "tool_call": lambda r: toolwork.make_tool_call(r, scored=True),
-        "tool_result": lambda r: toolwork.make_tool_result(r, scored=True),
-        "agent": lambda r: toolwork.make_agent(r, scored=True),
-    }
 
 
 def _pack(cases, length):
@@ -51,7 +34,7 @@ def _pack(cases, length):
 @torch.no_grad()
 def score(model, tokenizer, mode, kinds, count, seed, device, quantise, tokens_per_pass=65536):
     """kind -> dict(exact, token, draft): share of exact cases, of right tokens, and of accepted first drafts."""
-    makers, out = scored_makers(tokenizer), {}
+    makers, out = packs.scored_makers(tokenizer), {}
     for kind in kinds:
         rng = random.Random(f"eval/{seed}/{kind}")
         cases = [packs.encode_case(tokenizer, makers[kind](rng)) for _ in range(count)]

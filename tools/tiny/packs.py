@@ -106,5 +106,21 @@ def batch(tokenizer, seed, step, rows, length, progress, long_rows=False):
     return [packer.row() for _ in range(rows)]
 
 
+def scored_makers(tokenizer):
+    """Ability -> maker of held-out cases."""
+    def count(text):
+        return len(tokenizer.encode(text))
+    return {
+        "chat": lambda r: talk.make_chat(r, scored=True),
+        "arithmetic": lambda r: talk.make_arithmetic(r, scored=True),
+        "recall_1500": lambda r: talk.make_recall_scored(r, 1500, count),
+        "recall_6000": lambda r: talk.make_recall_scored(r, 6000, count),
+        "copy": lambda r: talk.make_copy(r, 12),
+        "tool_call": lambda r: toolwork.make_tool_call(r, scored=True),
+        "tool_result": lambda r: toolwork.make_tool_result(r, scored=True),
+        "agent": lambda r: toolwork.make_agent(r, scored=True),
+    }
+
+
 def load_tokenizer():
     return bpe.Tokenizer.load(TOKENIZER_PATH)
