@@ -7,6 +7,7 @@
 #include <histedit.h>
 #include <unistd.h>
 
+#include "common/interrupt.h"
 #include "common/output.h"
 #include "line_reader.h"
 
@@ -41,10 +42,6 @@ class LineEditor final : public LineReader {
     ::el_set(editor_, EL_PROMPT, &LineEditor::prompt_of);
     ::el_set(editor_, EL_EDITOR, "emacs");
     ::el_set(editor_, EL_HIST, &::history, history_);
-    // Ctrl-C is a key here, not a signal: the line goes, the program stays.
-    ::el_set(editor_, EL_SETTY, "-d", "intr=", nullptr);
-    ::el_set(editor_, EL_ADDFN, "ds4-interrupt", "Drop the line", &LineEditor::on_interrupt);
-    ::el_set(editor_, EL_BIND, "^C", "ds4-interrupt", nullptr);
     ::el_set(editor_, EL_ADDFN, "ds4-paste", "Insert pasted text", &LineEditor::on_paste);
     ::el_set(editor_, EL_BIND, "\\e[200~", "ds4-paste", nullptr);
     ::el_source(editor_, nullptr);
@@ -71,13 +68,16 @@ class LineEditor final : public LineReader {
 
  private:
   LineKind read_piece(std::string& text) {
-    interrupted_ = false;
     write_note(kPasteOn);
     int count = 0;
     const char* const line = ::el_gets(editor_, &count);
     write_note(kPasteOff);
-    if (interrupted_) return LineKind::kInterrupt;
-    if (line == nullptr || count <= 0) return LineKind::kEnd;
+    if (line == nullptr || count <= 0) {
+      // A signal ends the read just as the end of the input does.
+      if (!InterruptGuard::requested()) return LineKind::kEnd;
+      write_note("^C\n");
+      return LineKind::kInterrupt;
+    }
     std::string_view piece(line, static_cast<std::size_t>(count));
     if (piece.back() == '\n') piece.remove_suffix(1);
     text += piece;
@@ -99,12 +99,6 @@ class LineEditor final : public LineReader {
 
   static char* prompt_of(EditLine* editor) { return self(editor).shown_prompt_.data(); }
 
-  static unsigned char on_interrupt(EditLine* editor, int) {
-    self(editor).interrupted_ = true;
-    write_note("^C\n");
-    return CC_EOF;
-  }
-
   // Takes everything up to the end mark into the line; its line breaks stay line breaks.
   static unsigned char on_paste(EditLine* editor, int) {
     std::wstring text;
@@ -125,7 +119,6 @@ class LineEditor final : public LineReader {
   std::string history_file_;
   EditLine* editor_ = nullptr;
   History* history_ = nullptr;
-  bool interrupted_ = false;
 };
 
 }  // namespace
