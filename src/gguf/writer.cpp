@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <system_error>
 #include <utility>
 
 #include <fcntl.h>
@@ -177,7 +178,7 @@ void Writer::reserve_file() const {
         ErrorCode::kIo,
         fmt::format("cannot write {}: {} bytes are needed and the disk has no room for them "
                     "({}); free space or choose another place",
-                    target_.string(), file_bytes_, std::strerror(errno)));
+                    target_.string(), file_bytes_, std::generic_category().message(errno)));
   }
   // This file system cannot reserve; a full disk then shows while writing.
   if (::ftruncate(descriptor_, size) != 0) throw_errno("cannot size", target_.string());

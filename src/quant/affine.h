@@ -4,7 +4,6 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <limits>
 #include <span>
 
 #include "tensor/float16.h"
@@ -164,24 +163,20 @@ class AffineEncoder {
 
   // Moves each sub-block's (scale, min) to the best of its neighbours at the present d and dmin.
   void search_integers() {
-    const float d = f16_to_f32(d_);
-    const float dmin = f16_to_f32(dmin_);
+    constexpr std::array<std::array<int, 2>, 8> kSteps = {
+        {{-1, -1}, {-1, 0}, {-1, 1}, {0, -1}, {0, 1}, {1, -1}, {1, 0}, {1, 1}}};
     for (std::size_t s = 0; s < kSubBlocks; ++s) {
       const int scale_centre = scales_[s];
       const int min_centre = mins_[s];
-      float best = std::numeric_limits<float>::infinity();
-      for (int scale = std::max(scale_centre - 1, 0);
-           scale <= std::min(scale_centre + 1, kScaleMax); ++scale) {
-        for (int min = std::max(min_centre - 1, 0); min <= std::min(min_centre + 1, kScaleMax);
-             ++min) {
-          const float error =
-              error_of(s, {d * static_cast<float>(scale), dmin * static_cast<float>(min)});
-          if (error < best) {
-            best = error;
-            scales_[s] = static_cast<std::uint8_t>(scale);
-            mins_[s] = static_cast<std::uint8_t>(min);
-          }
-        }
+      float best = error_of(s, present_fit(s));
+      for (const auto& [scale_step, min_step] : kSteps) {
+        const int scale = std::clamp(scale_centre + scale_step, 0, kScaleMax);
+        const int min = std::clamp(min_centre + min_step, 0, kScaleMax);
+        const float error = error_of(s, fit_of(scale, min));
+        if (error >= best) continue;
+        best = error;
+        scales_[s] = static_cast<std::uint8_t>(scale);
+        mins_[s] = static_cast<std::uint8_t>(min);
       }
     }
   }
@@ -219,10 +214,13 @@ class AffineEncoder {
     return false;
   }
 
-  Fit present_fit(std::size_t s) const {
-    return {f16_to_f32(d_) * static_cast<float>(scales_[s]),
-            f16_to_f32(dmin_) * static_cast<float>(mins_[s])};
+  // What integers stand for at the present d and dmin.
+  Fit fit_of(int scale, int min) const {
+    return {f16_to_f32(d_) * static_cast<float>(scale),
+            f16_to_f32(dmin_) * static_cast<float>(min)};
   }
+
+  Fit present_fit(std::size_t s) const { return fit_of(scales_[s], mins_[s]); }
 
   double block_error() const {
     double error = 0;

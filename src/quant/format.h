@@ -33,9 +33,11 @@ concept Format = requires(const typename F::Block& block,
 template <class F>
 std::span<const typename F::Block> blocks_of(std::span<const std::byte> bytes) {
   using Block = typename F::Block;
-  DS4_DCHECK(bytes.size() % sizeof(Block) == 0);
-  DS4_DCHECK(reinterpret_cast<std::uintptr_t>(bytes.data()) % alignof(Block) == 0);
-  return {reinterpret_cast<const Block*>(bytes.data()), bytes.size() / sizeof(Block)};
+  constexpr std::size_t kBlockBytes = sizeof(Block);
+  constexpr std::size_t kBlockAlignment = alignof(Block);
+  DS4_DCHECK(bytes.size() % kBlockBytes == 0);
+  DS4_DCHECK(reinterpret_cast<std::uintptr_t>(bytes.data()) % kBlockAlignment == 0);
+  return {reinterpret_cast<const Block*>(bytes.data()), bytes.size() / kBlockBytes};
 }
 
 }  // namespace ds4::quant

@@ -7,6 +7,7 @@
 namespace ds4::quant {
 
 // 32 values as signed bytes times one f16 scale: value = d * q.
+// NOLINTNEXTLINE(readability-identifier-naming): the name of the format.
 struct Q8_0 {
   static constexpr ElementType kType = ElementType::kQ8_0;
   static constexpr std::size_t kValues = 32;
