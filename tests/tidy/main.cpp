@@ -34,9 +34,10 @@ bool is_text(const fs::path& path) {
                                std::end(kTextSuffixes);
 }
 
-// Data of the tests: text in, text out, fuzz seeds.  Held to nothing.
+// Data of the tests, and packages of others that a test has installed.  Held to nothing.
 bool is_data(const std::string& path) {
-  return path.find("/cases/") != std::string::npos || path.find("/seeds/") != std::string::npos ||
+  return path.find("/node_modules/") != std::string::npos ||
+         path.find("/cases/") != std::string::npos || path.find("/seeds/") != std::string::npos ||
          path.find("/data/") != std::string::npos;
 }
 

@@ -93,6 +93,17 @@ TEST(IncludeRuleTest, SlowHeadersStayInTheirModule) {
   EXPECT_EQ(check("src/server/a.cpp"), 1U);
 }
 
+TEST(IncludeRuleTest, TheStoreMeetsTheEngineInOnePlace) {
+  const auto check = [](const char* path) {
+    Violations out;
+    check_includes({path, "#include \"engine/session.h\"\n"}, parse_layers("kvstore: engine\n"),
+                   out);
+    return out.size();
+  };
+  EXPECT_EQ(check("src/kvstore/engine_state.cpp"), 0U);
+  EXPECT_EQ(check("src/kvstore/store.cpp"), 1U);
+}
+
 TEST(IncludeRuleTest, HeadersAreGuarded) {
   EXPECT_EQ(includes_of("src/gguf/a.h", "int a;\n"), "1: a header starts with #pragma once\n");
 }
