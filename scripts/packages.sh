@@ -14,7 +14,7 @@ ds4_packages() {
   echo build-essential cmake ninja-build ccache pkg-config git ca-certificates \
     libfmt-dev libspdlog-dev nlohmann-json3-dev libcli11-dev libpcre2-dev libxxhash-dev \
     libssl-dev libsqlite3-dev libedit-dev libncurses-dev zlib1g-dev "$boost" \
-    prometheus-cpp-dev libmd4c-dev libgtest-dev libgmock-dev libbenchmark-dev
+    prometheus-cpp-dev libmd4c-dev libgtest-dev libgmock-dev libbenchmark-dev python3
   if [ "$kind" = check ]; then
     # The tree is formatted by clang-format 14, which both systems have under this name.
     echo clang clang-tidy clang-format-14 "$runtime"
