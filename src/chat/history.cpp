@@ -113,18 +113,17 @@ class Merger {
   // Puts the results, among themselves, into the order of their calls.
   void sort_results() {
     if (call_order_.empty()) return;
-    std::vector<std::pair<std::size_t, Part>> results;
+    std::vector<std::pair<std::size_t, std::string>> results;  // the call's place, the text
     for (Part& part : parts_) {
       if (!part.is_result) continue;
       const auto place = call_order_.find(part.tool_call_id);
-      results.emplace_back(place == call_order_.end() ? 0 : place->second, std::move(part));
-      part.is_result = true;
+      results.emplace_back(place == call_order_.end() ? 0 : place->second, std::move(part.text));
     }
     std::stable_sort(results.begin(), results.end(),
                      [](const auto& a, const auto& b) { return a.first < b.first; });
     std::size_t next = 0;
     for (Part& part : parts_) {
-      if (part.is_result) part = std::move(results[next++].second);
+      if (part.is_result) part.text = std::move(results[next++].second);
     }
   }
 

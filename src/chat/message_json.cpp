@@ -63,6 +63,7 @@ class LimitChecker {
 };
 
 Json parse_limited(std::string_view text) {
+  if (text.find('\0') != std::string_view::npos) fail("the conversation contains a NUL byte");
   LimitChecker checker;
   if (!Json::sax_parse(text, &checker)) {
     fail("the conversation is not usable JSON: " + checker.problem());

@@ -133,11 +133,16 @@ class Rewriter {
   bool root_is_object_ = false;
 };
 
+// The library takes a NUL byte for the end of the text; in JSON it never stands bare.
+bool has_nul(std::string_view json) {
+  return json.find('\0') != std::string_view::npos;
+}
+
 }  // namespace
 
 std::optional<std::string> python_json(std::string_view json) {
   Rewriter rewriter(nullptr);
-  if (!nlohmann::json::sax_parse(json, &rewriter)) return std::nullopt;
+  if (has_nul(json) || !nlohmann::json::sax_parse(json, &rewriter)) return std::nullopt;
   return rewriter.take();
 }
 
@@ -146,7 +151,7 @@ std::optional<std::vector<JsonMember>> split_object(std::string_view json) {
   if (first == std::string_view::npos || json[first] != '{') return std::nullopt;
   std::vector<JsonMember> members;
   Rewriter rewriter(&members);
-  if (!nlohmann::json::sax_parse(json, &rewriter)) return std::nullopt;
+  if (has_nul(json) || !nlohmann::json::sax_parse(json, &rewriter)) return std::nullopt;
   return members;
 }
 

@@ -72,6 +72,8 @@ class ResponseParser {
   explicit ResponseParser(ParserOptions options);
   ResponseParser(ResponseParser&&) noexcept;
   ResponseParser& operator=(ResponseParser&&) noexcept;
+  ResponseParser(const ResponseParser&) = delete;
+  ResponseParser& operator=(const ResponseParser&) = delete;
   ~ResponseParser();
 
   // Appends the events that `bytes` completes.  `bytes` may end anywhere, inside a character too.

@@ -33,6 +33,8 @@ TEST(PythonJson, WritesWhatPythonWrites) {
   for (const char* json : {"", "{", "[1,]", "nul", "1 2", "{\"a\" 1}", "\"\xFF\"", "NaN"}) {
     EXPECT_FALSE(python_json(json).has_value()) << json;
   }
+  EXPECT_FALSE(python_json(std::string_view("0\0", 2)).has_value());
+  EXPECT_FALSE(split_object(std::string_view("{}\0", 3)).has_value());
   EXPECT_TRUE(python_json(std::string(128, '[') + std::string(128, ']')).has_value());
   EXPECT_FALSE(python_json(std::string(129, '[') + std::string(129, ']')).has_value());
 }

@@ -55,6 +55,7 @@ class Loader {
       if (depth > static_cast<int>(kNestingMax)) bad("its JSON is nested too deeply");
       return true;
     };
+    if (text.find('\0') != std::string_view::npos) bad("it contains a NUL byte");
     try {
       Json root = Json::parse(text, limit);
       if (!root.is_object()) bad("it is not a JSON object");
