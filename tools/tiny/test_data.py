@@ -1,0 +1,112 @@
+"""Unit tests of the parts that need no PyTorch: tokenizer, chat encoding, generators, packing.
+
+    python3 tools/tiny/test_data.py
+
+Vectors are read from ../shared/data beside the project and skipped where that is absent.
+"""
+import gzip
+import json
+import os
+import random
+import unittest
+
+import bpe
+import chat
+import packs
+import talk
+import toolwork
+
+SHARED = os.path.join(packs.HERE, "..", "..", "..", "shared", "data")
+
+
+class TokenizerTest(unittest.TestCase):
+    def test_ascii_path_equals_general_path(self):
+        rng = random.Random(1)
+        for _ in range(20000):
+            text = "".join(rng.choice('ab Z9 \n\r\t.,("_ 0') for _ in range(rng.randint(0, 12)))
+            general = []
+            for digits, run in bpe._runs(text, str.isdigit):
+                general += [run[i:i + 3] for i in range(0, len(run), 3)] if digits else bpe._third_stage(run)
+            self.assertEqual(bpe.pre_tokenize(text), general)
+
+    def test_round_trip_and_control_tokens(self):
+        tokenizer = packs.load_tokenizer()
+        text = f"{bpe.BOS}{bpe.USER}Grüße, 你好 1234!\n\n{bpe.ASSISTANT}{bpe.THINK}"
+        ids = tokenizer.encode(text)
+        self.assertEqual(tokenizer.decode(ids), text)
+        self.assertEqual(ids[0], 0)
+        self.assertNotIn(tokenizer.control[bpe.USER], tokenizer.encode_plain(bpe.USER))
+
+    def test_digits_stay_single(self):
+        tokenizer = packs.load_tokenizer()
+        self.assertEqual(len(tokenizer.encode("4096")), 4)
+
+    @unittest.skipUnless(os.path.isdir(SHARED), "../shared/data is absent")
+    def test_published_vectors(self):
+        with gzip.open(os.path.join(SHARED, "tokenizer", "tokenizer.json.gz")) as source:
+            document = json.load(source)
+        tokenizer = bpe.Tokenizer([])
+        tokenizer.ranks = {tuple(m.split(" ")): i for i, m in enumerate(document["model"]["merges"])}
+        tokenizer.ids = document["model"]["vocab"]
+        tokenizer.control = {a["content"]: a["id"] for a in document["added_tokens"]}
+        names = sorted(tokenizer.control, key=len, reverse=True)
+        tokenizer.split = bpe.re.compile("(" + "|".join(bpe.re.escape(t) for t in names) + ")").split
+        with open(os.path.join(SHARED, "tokenizer", "tokenizer_vectors.json"), encoding="utf-8") as source:
+            for vector in json.load(source):
+                self.assertEqual(tokenizer.encode(vector["text"]), vector["ids"], vector["text"])
+
+
+class ChatTest(unittest.TestCase):
+    @unittest.skipUnless(os.path.isdir(SHARED), "../shared/data is absent")
+    def test_official_vectors(self):
+        for number, thinking in ((1, True), (2, True), (3, True), (4, False)):
+            folder = os.path.join(SHARED, "encoding")
+            with open(os.path.join(folder, f"test_input_{number}.json"), encoding="utf-8") as source:
+                given = json.load(source)
+            if isinstance(given, dict):
+                given["messages"][0]["tools"] = given["tools"]
+                given = given["messages"]
+            with open(os.path.join(folder, f"test_output_{number}.txt"), encoding="utf-8") as source:
+                self.assertEqual(chat.render_text(given, thinking), source.read())
+
+    def test_spans_of_the_model_end_their_turn(self):
+        rng = random.Random(2)
+        for maker in packs.MAKERS.values():
+            for _ in range(20):
+                case = maker(rng)
+                for text, own in chat.render(case.messages, case.thinking):
+                    self.assertEqual(own, text.endswith(bpe.EOS))
+
+
+class GeneratorTest(unittest.TestCase):
+    def test_arithmetic_is_right(self):
+        rng = random.Random(3)
+        for _ in range(2000):
+            a, b, sign = rng.randint(0, 999), rng.randint(0, 999), rng.choice("+-")
+            steps, value = talk.arithmetic_steps(a, b, sign)
+            self.assertEqual(value, a + b if sign == "+" else a - b)
+            self.assertTrue(steps.endswith(f"{value}."))
+
+    def test_edits_name_one_line(self):
+        rng = random.Random(4)
+        for _ in range(300):
+            case, text = toolwork.make_agent(rng, scored=True), None
+            for message in case.messages:
+                if message["role"] == "tool" and ": lines 1-" in message["content"] and text is None:
+                    text = message["content"]
+                for call in message.get("tool_calls", []):
+                    if call["function"]["name"] == "edit":
+                        self.assertEqual(text.count(call["function"]["arguments"]["old"] + "\n") +
+                                         text.endswith(call["function"]["arguments"]["old"]), 1)
+
+    def test_batches_are_a_function_of_the_step(self):
+        tokenizer = packs.load_tokenizer()
+        first = packs.batch(tokenizer, 1, 5, 2, 2048, 0.5)
+        self.assertEqual(first, packs.batch(tokenizer, 1, 5, 2, 2048, 0.5))
+        self.assertNotEqual(first, packs.batch(tokenizer, 1, 6, 2, 2048, 0.5))
+        for ids, weights, blocks in first:
+            self.assertEqual((len(ids), len(weights), len(blocks)), (2048, 2048, 16))
+
+
+if __name__ == "__main__":
+    unittest.main()
