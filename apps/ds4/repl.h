@@ -49,12 +49,16 @@ class Repl {
   void save(std::string_view argument);
   void load(std::string_view argument);
   void list(std::string_view argument);
+  void switch_to(std::string_view argument);
+  void remove(std::string_view argument);
+  void strip(std::string_view argument);
   void leave(std::string_view argument);
 
   const Run& run_;
   Conversation& conversation_;
   LineReader& reader_;
   SavedChats chats_;
+  std::string name_;  // under which this conversation is kept; empty: it is not
   bool leaving_ = false;
 
   static const Command kCommands[];

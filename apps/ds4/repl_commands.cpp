@@ -51,6 +51,10 @@ const Repl::Command Repl::kCommands[] = {
     {"save", "NAME", "keep this conversation", &Repl::save},
     {"load", "NAME", "continue a kept conversation", &Repl::load},
     {"list", "", "the kept conversations", &Repl::list},
+    {"switch", "NAME", "keep this conversation if it has a name, and continue another",
+     &Repl::switch_to},
+    {"del", "NAME", "remove a kept conversation", &Repl::remove},
+    {"strip", "NAME", "keep its words alone: it is read again when continued", &Repl::strip},
     {"quit", "", "leave; so do /exit and Ctrl-D", &Repl::leave},
     {"exit", "", "", &Repl::leave},
 };
@@ -163,11 +167,13 @@ void Repl::status(std::string_view) {
 void Repl::save(std::string_view argument) {
   const std::filesystem::path path = chats_.path_for_writing(argument);
   conversation_.save(path);
+  name_ = argument;
   say(fmt::format("saved {} tokens as {}", conversation_.length(), path.string()));
 }
 
 void Repl::load(std::string_view argument) {
   conversation_.load(chats_.path_of(argument));
+  name_ = argument;
   say(fmt::format("{} turns, {} of {} tokens", conversation_.turn_count(), conversation_.length(),
                   conversation_.context()));
 }
@@ -180,6 +186,27 @@ void Repl::list(std::string_view) {
     say(fmt::format("  {:<24} {:%Y-%m-%d %H:%M} {:>9.1f} MiB", entry.name, time,
                     mebibytes(entry.bytes)));
   }
+}
+
+void Repl::switch_to(std::string_view argument) {
+  // The other one first: if it is not there, nothing has happened.
+  read_saved_chat(chats_.path_of(argument));
+  if (!name_.empty()) conversation_.save(chats_.path_for_writing(name_));
+  load(argument);
+}
+
+void Repl::remove(std::string_view argument) {
+  chats_.remove(argument);
+  if (name_ == argument) name_.clear();
+  say(fmt::format("{} is gone", argument));
+}
+
+void Repl::strip(std::string_view argument) {
+  const std::filesystem::path path = chats_.path_of(argument);
+  SavedChat chat = read_saved_chat(path);
+  chat.state.clear();
+  write_saved_chat(path, chat);
+  say(fmt::format("{} keeps its {} tokens", argument, chat.head.size() + chat.body.size()));
 }
 
 void Repl::leave(std::string_view) {

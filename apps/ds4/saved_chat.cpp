@@ -9,6 +9,7 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -152,6 +153,11 @@ std::filesystem::path SavedChats::path_for_writing(std::string_view name) const 
   if (error || ::chmod(directory_.c_str(), 0700) != 0)
     throw_errno("cannot make the private folder", directory_.string());
   return path;
+}
+
+void SavedChats::remove(std::string_view name) const {
+  const std::filesystem::path path = path_of(name);
+  if (::unlink(path.c_str()) != 0) throw_errno("cannot remove", path.string());
 }
 
 std::vector<SavedChats::Entry> SavedChats::list() const {

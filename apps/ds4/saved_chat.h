@@ -42,6 +42,8 @@ class SavedChats {
   // underscores, or that begins with a dot.
   std::filesystem::path path_for_writing(std::string_view name) const;
   std::filesystem::path path_of(std::string_view name) const;
+  // Throws Error(kNotFound) when there is none of that name.
+  void remove(std::string_view name) const;
 
   struct Entry {
     std::string name;

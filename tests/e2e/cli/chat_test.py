@@ -92,6 +92,27 @@ class Piped(support.CliTest):
             result = self.chat("hi", "/load x", "again")
             self.assertEqual(result.out, plain.out)
 
+    def test_a_stripped_conversation_is_read_again_and_goes_on_the_same(self):
+        plain = self.chat("hello", "again")
+        first = self.chat("hello", "/save x", "/strip x")
+        path, = (self.folder / "state" / "ds4" / "chats").iterdir()
+        self.assertLess(path.stat().st_size, 4096)
+        self.assertEqual(first.out + self.chat("/load x", "again").out, plain.out)
+
+    def test_switching_keeps_what_has_a_name(self):
+        plain = self.chat("hello", "again", "more")
+        self.chat("other", "/save b")
+        switched = self.chat("hello", "/save a", "again", "/switch b", "/switch a", "more")
+        self.assertEqual(switched.out, plain.out)
+        missing = self.chat("hello", "/switch none", "again", "more")
+        self.assertIn("none", missing.err)
+        self.assertEqual(missing.out, plain.out)
+
+    def test_del_removes(self):
+        result = self.chat("hello", "/save x", "/del x", "/list", "/del x")
+        self.assertIn("no kept conversations", result.err)
+        self.assertIn("cannot remove", result.err)
+
     def test_a_backslash_continues_the_line(self):
         result = self.chat("hel\\", "lo", "/status")
         self.assertEqual(len(re.findall(r"generation: ", result.err)), 1)
