@@ -162,10 +162,14 @@ bool Catalogue::contains(const EntryId& id) {
 
 void Catalogue::children(const EntryId& parent,
                          std::uint64_t byte_end_max,
+                         const ChildFilter& filter,
                          std::vector<ChildRow>& out) {
   Statement& from = statements_->children;
   from.bind(1, parent).bind(2, static_cast<std::int64_t>(byte_end_max));
   while (from.step()) {
+    const auto byte_end = static_cast<std::uint64_t>(from.integer(6));
+    const auto text_check = static_cast<std::uint64_t>(from.integer(7));
+    if (!filter.wants(byte_end, text_check)) continue;
     ChildRow& row = out.emplace_back();
     row.id.digest = from.digest(0);
     row.key = from.digest(1);
@@ -173,8 +177,8 @@ void Catalogue::children(const EntryId& parent,
     row.has_state = from.integer(3) != 0;
     row.has_logits = from.integer(4) != 0;
     row.token_end = static_cast<std::uint64_t>(from.integer(5));
-    row.byte_end = static_cast<std::uint64_t>(from.integer(6));
-    row.text_check = static_cast<std::uint64_t>(from.integer(7));
+    row.byte_end = byte_end;
+    row.text_check = text_check;
   }
 }
 

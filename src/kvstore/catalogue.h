@@ -50,6 +50,13 @@ struct ChildRow {
 
 EntryRow row_of(const EntryHeader& header);
 
+// Which entries of many that hang on one are worth a closer look.
+class ChildFilter {
+ public:
+  virtual ~ChildFilter() = default;
+  virtual bool wants(std::uint64_t byte_end, std::uint64_t text_check) const = 0;
+};
+
 // Confined to one thread at a time; several processes may each have one on the same file.
 class Catalogue {
  public:
@@ -62,8 +69,12 @@ class Catalogue {
 
   std::optional<EntryRow> find(const EntryId& id);
   bool contains(const EntryId& id);
-  // Entries that hang on `parent` and end at most at `byte_end_max`, shortest first.
-  void children(const EntryId& parent, std::uint64_t byte_end_max, std::vector<ChildRow>& out);
+  // Appends the entries that hang on `parent`, end at most at `byte_end_max` and are wanted,
+  // shortest first.
+  void children(const EntryId& parent,
+                std::uint64_t byte_end_max,
+                const ChildFilter& filter,
+                std::vector<ChildRow>& out);
   bool has_children(const EntryId& id);
   std::vector<EntryRow> all();
   std::uint64_t entry_count();

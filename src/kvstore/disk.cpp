@@ -101,6 +101,13 @@ std::uint64_t file_number(const std::filesystem::path& path) {
   return ::lstat(path.c_str(), &info) == 0 ? static_cast<std::uint64_t>(info.st_ino) : 0;
 }
 
+void prefetch_file(const std::filesystem::path& path) {
+  const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+  if (descriptor < 0) return;
+  static_cast<void>(::posix_fadvise(descriptor, 0, 0, POSIX_FADV_WILLNEED));
+  ::close(descriptor);
+}
+
 TemporaryFile::TemporaryFile(const std::filesystem::path& path, const StepHook& hook)
     : path_(path),
       hook_(&hook) {
@@ -190,11 +197,6 @@ void InputFile::read_at(std::uint64_t offset, std::span<std::byte> out) const {
     offset += static_cast<std::uint64_t>(count);
     out = out.subspan(static_cast<std::size_t>(count));
   }
-}
-
-void InputFile::will_need(std::uint64_t offset, std::uint64_t byte_count) const {
-  static_cast<void>(::posix_fadvise(descriptor_, static_cast<off_t>(offset),
-                                    static_cast<off_t>(byte_count), POSIX_FADV_WILLNEED));
 }
 
 FileLock::FileLock(const std::filesystem::path& path) {

@@ -48,6 +48,9 @@ bool remove_file(const std::filesystem::path& path, const StepHook& hook);
 // Tells files of one directory apart; 0 when there is none of this name.
 std::uint64_t file_number(const std::filesystem::path& path);
 
+// Asks the kernel to read the whole file ahead; does nothing when it cannot.
+void prefetch_file(const std::filesystem::path& path);
+
 // A file being written beside its final place.  Removed by the destructor unless published.
 // Confined to one thread.
 class TemporaryFile {
@@ -90,8 +93,6 @@ class InputFile {
   const std::filesystem::path& path() const { return path_; }
   // Fills `out` from `offset`.  Throws Error(kBadFormat) when the file ends before.
   void read_at(std::uint64_t offset, std::span<std::byte> out) const;
-  // Asks the kernel to read ahead.
-  void will_need(std::uint64_t offset, std::uint64_t byte_count) const;
 
  private:
   std::filesystem::path path_;

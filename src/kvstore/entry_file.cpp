@@ -370,11 +370,4 @@ void EntryReader::check_all() const {
   }
 }
 
-void EntryReader::will_need(std::size_t section_count) const {
-  if (section_count == 0) return;
-  const std::size_t last = section_count - 1;
-  const std::uint64_t begin = info_.sections[0].offset;
-  file_.will_need(base_ + begin, info_.sections[last].offset + info_.stored_bytes(last) - begin);
-}
-
 }  // namespace ds4::kvstore

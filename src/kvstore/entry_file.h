@@ -142,7 +142,6 @@ class EntryReader {
   std::vector<std::byte> section(std::size_t index) const;
   // Checks the stored bytes of every section, without needing a key.
   void check_all() const;
-  void will_need(std::size_t section_count) const;
 
  private:
   void read_preface();

@@ -11,6 +11,32 @@ namespace {
 
 constexpr std::size_t kNone = std::numeric_limits<std::size_t>::max();
 
+// Wants the entries whose last bytes are those of the prompt at the place where they end.
+class LastBytes final : public ChildFilter {
+ public:
+  LastBytes(std::span<const std::byte> text, const Sha256Digest& salt, std::uint64_t byte_begin)
+      : text_(text),
+        salt_(salt),
+        byte_begin_(byte_begin) {}
+
+  bool wants(std::uint64_t byte_end, std::uint64_t check) const override {
+    if (byte_end < byte_begin_) return false;
+    if (byte_end != known_end_) {
+      known_end_ = byte_end;
+      known_check_ = text_check(salt_, text_.subspan(byte_begin_, byte_end - byte_begin_));
+    }
+    return check == known_check_;
+  }
+
+ private:
+  std::span<const std::byte> text_;
+  const Sha256Digest& salt_;
+  std::uint64_t byte_begin_;
+  // Entries come by their ends, and many end alike.
+  mutable std::uint64_t known_end_ = std::numeric_limits<std::uint64_t>::max();
+  mutable std::uint64_t known_check_ = 0;
+};
+
 // Entries are tried in the order in which they end, so that one hash runs along the prompt once,
 // however many tokenisations of the same bytes branch off.
 class Walk {
@@ -57,14 +83,11 @@ class Walk {
 
   void add_children(std::size_t node, const EntryId& id, std::uint64_t byte_begin) {
     const std::size_t first = children_.size();
-    catalogue_.children(id, text_.size(), children_);
-    for (std::size_t i = first; i < children_.size(); ++i) {
-      const ChildRow& child = children_[i];
-      if (child.byte_end < byte_begin || child.token_end > limits_.tokens_max) continue;
-      const auto own_text = text_.subspan(byte_begin, child.byte_end - byte_begin);
-      if (text_check(space_.context().salt, own_text) == child.text_check)
-        queue_.push({child.byte_end, i, node});
-    }
+    catalogue_.children(id, text_.size(), LastBytes(text_, space_.context().salt, byte_begin),
+                        children_);
+    for (std::size_t i = first; i < children_.size(); ++i)
+      if (children_[i].token_end <= limits_.tokens_max)
+        queue_.push({children_[i].byte_end, i, node});
   }
 
   const Sha256Digest& key_at(std::uint64_t byte_end) {

@@ -55,11 +55,13 @@ class ReadAhead {
  private:
   void work(const std::stop_token& stop) {
     for (std::size_t i = 0; i < hit_.chain.size() && !stop.stop_requested(); ++i) {
+      // The disk starts on the next file while this one is copied.
+      if (i + 1 < hit_.chain.size()) prefetch_file(path_of(i + 1));
       Loaded loaded;
       if (auto storage = spare_.try_pop()) loaded.stored = std::move(*storage);
       const bool last = i + 1 == hit_.chain.size();
       try {
-        read(loaded, hit_.chain[i], last);
+        read(loaded, i, last);
       } catch (...) {
         loaded.failure = std::current_exception();
       }
@@ -68,9 +70,13 @@ class ReadAhead {
     }
   }
 
-  void read(Loaded& loaded, const EntryId& id, bool last) const {
-    const EntryKind kind = last ? hit_.kind : EntryKind::kChunk;
-    const std::filesystem::path path = context_.path_of(kind, id);
+  std::filesystem::path path_of(std::size_t index) const {
+    const bool last = index + 1 == hit_.chain.size();
+    return context_.path_of(last ? hit_.kind : EntryKind::kChunk, hit_.chain[index]);
+  }
+
+  void read(Loaded& loaded, std::size_t index, bool last) const {
+    const std::filesystem::path path = path_of(index);
     loaded.file_number = file_number(path);
     loaded.reader.emplace(path, context_.cipher_or_null());
     const std::size_t all = loaded.reader->info().sections.size();
