@@ -1,0 +1,276 @@
+// An answer from tokens to every protocol's words; the corpus of tool calls among them.
+#include "server/answer.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <sstream>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+
+#include "server/json_read.h"
+#include "server/replay_memory.h"
+#include "server/writer.h"
+#include "tests/support/scripted_model.h"
+
+namespace ds4::server {
+namespace {
+
+struct Said {
+  AnswerRecord record;
+  Outcome outcome;
+  std::vector<AnswerEvent> events;
+};
+
+// Plays `text` into an answer as the scheduler would: in pieces of one token, or until it ends.
+Said say(const std::string& text, AnswerOptions options, bool cut = false) {
+  static const auto tokenizer = test::byte_tokenizer();
+  Answer answer(*tokenizer, std::move(options), [] {});
+  std::vector<TokenId> tokens = tokenizer->encode_with_special(text);
+  if (!cut) tokens.push_back(tokenizer->eos());
+  GenerationResult result;
+  result.reason = cut ? EndReason::kLength : EndReason::kEndOfTurn;
+  for (const TokenId token : tokens) {
+    GeneratedToken drawn;
+    drawn.token = token;
+    drawn.is_end = token == tokenizer->eos();
+    const TokenVerdict verdict = answer.on_token(drawn);
+    ++result.generated_tokens;
+    if (verdict == TokenVerdict::kInsert) answer.insertion();
+    if (verdict == TokenVerdict::kFinish) {
+      result.reason = EndReason::kClient;
+      break;
+    }
+  }
+  answer.on_finish(result);
+  bool ignored = false;
+  Said said;
+  said.events = answer.take(ignored);
+  for (const AnswerEvent& event : said.events)
+    said.record.add(event);
+  said.outcome = std::get<Outcome>(said.events.back());
+  return said;
+}
+
+OfferedTool tool(const std::string& name, const std::string& parameters) {
+  OfferedTool it;
+  it.name = it.wire_name = name;
+  it.schema.json = "{\"name\": \"" + name + "\", \"parameters\": " + parameters + "}";
+  return it;
+}
+
+AnswerOptions plain(chat::ThinkMode think = chat::ThinkMode::kNone) {
+  AnswerOptions options;
+  options.render.think = think;
+  options.tool_retries_max = 0;
+  options.call_id_prefix = "call_";
+  return options;
+}
+
+TEST(Answer, SplitsReasoningFromTextAndHoldsStopTextsBack) {
+  AnswerOptions options = plain(chat::ThinkMode::kHigh);
+  options.stops = {"STOP"};
+  const Said said = say("thoughts with STOP</think>some text STOP and more", options);
+  EXPECT_EQ(said.record.reasoning, "thoughts with STOP");
+  EXPECT_EQ(said.record.text, "some text ");
+  EXPECT_EQ(said.outcome.finish, Finish::kStopText);
+  EXPECT_EQ(said.outcome.stop_text, "STOP");
+  const Said whole = say("a</think>some text STO", options);
+  EXPECT_EQ(whole.record.text, "some text STO");
+}
+
+TEST(Answer, ClosesReasoningAtTheBudgetAndBeforeAnEarlyEnd) {
+  AnswerOptions options = plain(chat::ThinkMode::kHigh);
+  options.think_tokens_max = 5;
+  options.think_budget_text = "...";
+  const Said said = say("0123456789", options);
+  EXPECT_EQ(said.record.reasoning, "01234...");
+  EXPECT_EQ(said.record.text, "56789");
+  EXPECT_TRUE(said.outcome.reasoning_closed);
+  const Said early = say("only thoughts", plain(chat::ThinkMode::kHigh));
+  EXPECT_TRUE(early.outcome.reasoning_closed);
+}
+
+TEST(Answer, SendsAMalformedCallBackToTheModelTwice) {
+  AnswerOptions options = plain();
+  options.tool_retries_max = 2;
+  options.tools = {tool("f", R"({"type":"object","properties":{"a":{"type":"integer"}},
+                                "required":["a"]})")};
+  const std::string bad =
+      "<｜DSML｜tool_calls>\n<｜DSML｜invoke name=\"f\">\n</｜DSML｜invoke>\n</｜DSML｜tool_calls>";
+  const std::string good =
+      "<｜DSML｜tool_calls>\n<｜DSML｜invoke name=\"f\">\n<｜DSML｜parameter name=\"a\" "
+      "string=\"false\">1</｜DSML｜parameter>\n</｜DSML｜invoke>\n</｜DSML｜tool_calls>";
+  const Said said = say("Try." + bad + good, options);
+  ASSERT_EQ(said.record.calls.size(), 1U);
+  EXPECT_EQ(Json::parse(said.record.calls[0].arguments), Json::parse("{\"a\":1}"));
+  EXPECT_EQ(said.outcome.exact_tool_block, good);
+  EXPECT_EQ(said.outcome.finish, Finish::kToolCalls);
+  EXPECT_EQ(said.record.text, "Try.");
+}
+
+TEST(Answer, IdsAreUnguessable) {
+  EXPECT_EQ(random_id("call_").size(), 5 + 32U);
+  EXPECT_NE(random_id("call_"), random_id("call_"));
+}
+
+// --- the corpus ---
+
+struct CorpusCase {
+  std::string name;
+  std::string input;
+  AnswerOptions options = plain();
+  bool cut = false;
+  bool quotes = false;
+};
+
+std::vector<CorpusCase> corpus() {
+  std::vector<CorpusCase> cases;
+  for (const auto& entry : std::filesystem::directory_iterator("tests/cases/dsml")) {
+    if (entry.path().extension() != ".case") continue;
+    std::ifstream file(entry.path());
+    const std::string text{std::istreambuf_iterator<char>(file), {}};
+    const std::size_t input = text.find("--- input\n");
+    const std::size_t events = text.find("\n--- events\n");
+    if (input == std::string::npos || events == std::string::npos) continue;
+    CorpusCase it;
+    it.name = entry.path().stem();
+    it.input = text.substr(input + 10, events - input - 10);
+    std::istringstream words(text.substr(0, input));
+    for (std::string word; words >> word;) {
+      if (word == "reasoning") it.options.render.think = chat::ThinkMode::kHigh;
+      if (word == "cut") it.cut = true;
+      if (word == "quotes") it.quotes = true;
+    }
+    cases.push_back(std::move(it));
+  }
+  std::sort(cases.begin(), cases.end(),
+            [](const CorpusCase& a, const CorpusCase& b) { return a.name < b.name; });
+  return cases;
+}
+
+// The calls that a protocol's whole answer tells of, as {name, arguments}.
+Json calls_of(Protocol protocol, const Json& body) {
+  Json calls = Json::array();
+  if (protocol == Protocol::kChat) {
+    const Json& message = body["choices"][0]["message"];
+    if (message.contains("tool_calls"))
+      for (const Json& call : message["tool_calls"])
+        calls.push_back({call["function"]["name"],
+                         Json::parse(call["function"]["arguments"].get<std::string>())});
+  } else if (protocol == Protocol::kMessages) {
+    for (const Json& block : body["content"])
+      if (block["type"] == "tool_use") calls.push_back({block["name"], block["input"]});
+  } else {
+    for (const Json& item : body["output"])
+      if (item["type"] == "function_call")
+        calls.push_back({item["name"], Json::parse(item["arguments"].get<std::string>())});
+  }
+  return calls;
+}
+
+// The calls that a protocol's stream tells of, put together as a client does.
+Json streamed_calls(Protocol protocol, const std::string& stream) {
+  Json calls = Json::array();
+  std::istringstream lines(stream);
+  for (std::string line; std::getline(lines, line);) {
+    if (!line.starts_with("data: {")) continue;
+    const Json event = Json::parse(line.substr(6));
+    if (protocol == Protocol::kChat) {
+      if (event["choices"].empty() || !event["choices"][0]["delta"].contains("tool_calls"))
+        continue;
+      const Json& delta = event["choices"][0]["delta"]["tool_calls"][0];
+      if (delta.contains("id")) calls.push_back({delta["function"]["name"], ""});
+      calls.back()[1] =
+          calls.back()[1].get<std::string>() + delta["function"]["arguments"].get<std::string>();
+    } else if (protocol == Protocol::kMessages) {
+      if (event["type"] == "content_block_start" && event["content_block"]["type"] == "tool_use")
+        calls.push_back({event["content_block"]["name"], ""});
+      if (event["type"] == "content_block_delta" && event["delta"]["type"] == "input_json_delta")
+        calls.back()[1] =
+            calls.back()[1].get<std::string>() + event["delta"]["partial_json"].get<std::string>();
+    } else {
+      if (event["type"] == "response.output_item.added" && event["item"]["type"] == "function_call")
+        calls.push_back({event["item"]["name"], ""});
+      if (event["type"] == "response.function_call_arguments.delta")
+        calls.back()[1] = calls.back()[1].get<std::string>() + event["delta"].get<std::string>();
+    }
+  }
+  for (Json& call : calls)
+    call[1] = Json::parse(call[1].get<std::string>());
+  return calls;
+}
+
+TEST(Corpus, EveryProtocolGivesTheSameCallsStreamedAndWhole) {
+  const std::vector<CorpusCase> cases = corpus();
+  ASSERT_GT(cases.size(), 40U);
+  std::size_t with_calls = 0;
+  for (const CorpusCase& it : cases) {
+    SCOPED_TRACE(it.name);
+    const Said said = say(it.input, it.options, it.cut);
+    if (!it.quotes) {
+      for (const std::string& shown : {said.record.text, said.record.reasoning}) {
+        EXPECT_EQ(shown.find("DSML"), std::string::npos) << shown;
+        EXPECT_EQ(shown.find("think>"), std::string::npos) << shown;
+      }
+    }
+    Json first;
+    for (const Protocol protocol : {Protocol::kChat, Protocol::kMessages, Protocol::kResponses}) {
+      Ask ask;
+      ask.protocol = protocol;
+      const auto stream = make_writer(ask, {});
+      std::string out;
+      stream->begin(out);
+      for (const AnswerEvent& event : said.events)
+        stream->add(event, out);
+      const Json body = Json::parse(make_writer(ask, {})->whole(said.record, said.outcome));
+      const Json calls = calls_of(protocol, body);
+      if (protocol == Protocol::kChat) first = calls;
+      EXPECT_EQ(calls, first);
+      EXPECT_EQ(streamed_calls(protocol, out), first);
+      EXPECT_EQ(calls.size(), said.record.calls.size());
+    }
+    with_calls += first.empty() ? 0 : 1;
+  }
+  EXPECT_GT(with_calls, 20U);
+}
+
+TEST(Corpus, ACallCutAnywhereIsNotGiven) {
+  const std::string block =
+      "Look:\n\n<｜DSML｜tool_calls>\n<｜DSML｜invoke name=\"f\">\n<｜DSML｜parameter name=\"a\" "
+      "string=\"true\">x < y</｜DSML｜parameter>\n</｜DSML｜invoke>\n</｜DSML｜tool_calls>";
+  for (std::size_t bytes = 7; bytes < block.size(); ++bytes) {
+    const Said said = say(block.substr(0, bytes), plain(), true);
+    EXPECT_TRUE(said.record.calls.empty()) << bytes;
+    EXPECT_EQ(said.record.text.substr(0, 5), "Look:") << bytes;
+    EXPECT_EQ(said.record.text.find("DSML"), std::string::npos) << bytes;
+    EXPECT_EQ(said.outcome.finish, Finish::kLength);
+  }
+}
+
+// --- the replay memory ---
+
+TEST(ReplayMemory, GivesABlockToItsOwnIdsAndNamespace) {
+  ReplayMemory memory(3, 1000);
+  memory.remember("a", {"1", "2"}, {"BLOCK", "thoughts"});
+  const auto applied = [&](std::string_view space, std::vector<std::string> ids) {
+    std::vector<chat::Message> messages(1);
+    for (std::string& id : ids)
+      messages[0].tool_calls.push_back({std::move(id), "f", "{}"});
+    memory.apply(space, messages);
+    return messages[0].exact_tool_block;
+  };
+  EXPECT_EQ(applied("a", {"1", "2"}), "BLOCK");
+  EXPECT_EQ(applied("b", {"1", "2"}), "");
+  EXPECT_EQ(applied("a", {"1"}), "");
+  EXPECT_EQ(applied("a", {"2", "1"}), "");
+  memory.remember("a", {"3", "4"}, {"NEXT", ""});  // four ids are too many: the oldest block goes
+  EXPECT_EQ(applied("a", {"1", "2"}), "");
+  EXPECT_EQ(applied("a", {"3", "4"}), "NEXT");
+}
+
+}  // namespace
+}  // namespace ds4::server

@@ -1,0 +1,251 @@
+// The chat completions and the legacy completions protocols.
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "server/read_common.h"
+
+namespace ds4::server {
+
+namespace {
+
+constexpr std::size_t kMessagesMax = 65536;
+constexpr std::string_view kDefaultSystem = "You are a helpful assistant.";
+
+chat::ToolCall read_call(const Json& json, const std::string& where) {
+  const Fields fields(json, where);
+  const Json* function = fields.object("function");
+  if (function == nullptr) refuse_field(fields.path_of("function"), "is missing");
+  const Fields inner(*function, fields.path_of("function"));
+  chat::ToolCall call;
+  call.id = fields.text("id").value_or("");
+  call.name = inner.text("name").value_or("");
+  const Json* arguments = inner.find("arguments");
+  if (arguments != nullptr)
+    call.arguments = arguments->is_string() ? arguments->get<std::string>() : dump(*arguments);
+  if (call.arguments.empty()) call.arguments = "{}";
+  return call;
+}
+
+chat::Message read_message(const Json& json, const std::string& where) {
+  const Fields fields(json, where);
+  chat::Message message;
+  const std::string role = fields.text("role").value_or("");
+  if (role == "system" || role == "developer") {
+    message.role = chat::Role::kSystem;
+  } else if (role == "user") {
+    message.role = chat::Role::kUser;
+  } else if (role == "assistant") {
+    message.role = chat::Role::kAssistant;
+  } else if (role == "tool" || role == "function") {
+    message.role = chat::Role::kTool;
+  } else {
+    refuse_field(fields.path_of("role"), fmt::format("\"{}\" is no role", role));
+  }
+  const Json* content = fields.find("content");
+  if (content == nullptr && message.role != chat::Role::kAssistant)
+    refuse_field(fields.path_of("content"), "is missing");
+  message.content = content == nullptr ? std::string()
+                                       : read_text_content(*content, fields.path_of("content"),
+                                                           {"text", "refusal"});
+  message.tool_call_id = fields.text("tool_call_id").value_or("");
+  if (message.role != chat::Role::kAssistant) return message;
+  message.reasoning =
+      fields.text("reasoning_content").value_or(fields.text("reasoning").value_or(""));
+  if (const Json* calls = fields.list("tool_calls")) {
+    std::size_t index = 0;
+    for (const Json& call : *calls)
+      message.tool_calls.push_back(
+          read_call(call, fmt::format("{}[{}]", fields.path_of("tool_calls"), index++)));
+  }
+  return message;
+}
+
+void read_tools(const Fields& body, Ask& ask) {
+  if (const Json* tools = body.list("tools")) {
+    std::size_t index = 0;
+    for (const Json& tool : *tools) {
+      const std::string where = fmt::format("tools[{}]", index++);
+      const Fields fields(tool, where);
+      const std::string type = fields.text("type").value_or("function");
+      if (type != "function")
+        refuse_field(where + ".type", fmt::format("\"{}\" tools are not supported", type));
+      const Json* function = fields.object("function");
+      ask.tools.push_back(read_function(function == nullptr ? tool : *function,
+                                        function == nullptr ? where : where + ".function",
+                                        "parameters"));
+    }
+  }
+  const Json* choice = body.find("tool_choice");
+  if (choice == nullptr) return;
+  if (choice->is_object()) {
+    const Fields fields(*choice, "tool_choice");
+    const Json* function = fields.object("function");
+    ask.tool_choice = ToolChoice::kNamed;
+    ask.tool_name = (function == nullptr ? fields : Fields(*function, "tool_choice.function"))
+                        .text("name")
+                        .value_or("");
+  } else if (*choice == "none") {
+    ask.tools.clear();
+    ask.tool_choice = ToolChoice::kNone;
+  } else if (*choice == "required") {
+    ask.tool_choice = ToolChoice::kRequired;
+  } else if (*choice != "auto") {
+    refuse_field("tool_choice", "expected none, auto, required or a function");
+  }
+  check_tool_choice(ask);
+}
+
+void refuse_unsupported(const Fields& body) {
+  body.refuse_unless("n", "1");
+  body.refuse_unless("best_of", "1");
+  body.refuse_unless("frequency_penalty", "0");
+  body.refuse_unless("presence_penalty", "0");
+  body.refuse_unless("repetition_penalty", "1");
+  body.refuse_unless("logit_bias", "{}");
+  body.refuse_unless("echo", "false");
+  body.refuse_unless("suffix", "\"\"");
+}
+
+void read_stream_options(const Fields& body, Ask& ask) {
+  const Json* options = body.object("stream_options");
+  if (options == nullptr) return;
+  const Fields fields(*options, "stream_options");
+  fields.refuse_unknown({"include_usage", "include_obfuscation"});
+  ask.include_usage = fields.flag("include_usage").value_or(false);
+}
+
+}  // namespace
+
+Ask read_chat(std::string_view text, const AskDefaults& defaults) {
+  const Json json = parse_body(text);
+  const Fields body(json, "");
+  // The last line: fields that change nothing in the answer.
+  body.refuse_unknown({"messages",
+                       "model",
+                       "tools",
+                       "tool_choice",
+                       "parallel_tool_calls",
+                       "max_tokens",
+                       "max_completion_tokens",
+                       "temperature",
+                       "top_p",
+                       "top_k",
+                       "min_p",
+                       "seed",
+                       "stop",
+                       "stream",
+                       "stream_options",
+                       "thinking",
+                       "think",
+                       "thinking_budget",
+                       "reasoning_effort",
+                       "chat_template_kwargs",
+                       "response_format",
+                       "logprobs",
+                       "top_logprobs",
+                       "n",
+                       "best_of",
+                       "frequency_penalty",
+                       "presence_penalty",
+                       "repetition_penalty",
+                       "logit_bias",
+                       "modalities",
+                       "user",
+                       "metadata",
+                       "store",
+                       "service_tier",
+                       "prompt_cache_key",
+                       "safety_identifier",
+                       "prompt_cache_retention",
+                       "verbosity"});
+  refuse_unsupported(body);
+  body.refuse_unless("modalities", "[\"text\"]");
+  Ask ask;
+  ask.protocol = Protocol::kChat;
+  read_model(body, defaults, ask);
+  read_sampling(body, defaults, ask);
+  read_thinking(body, ask);
+  read_stream_options(body, ask);
+  read_tools(body, ask);
+  ask.stops = read_stops(body, "stop");
+  ask.one_call_at_most = !body.flag("parallel_tool_calls").value_or(true);
+  for (const std::string_view name : {"max_tokens", "max_completion_tokens"})
+    if (const auto most = body.integer(name, 1, 1 << 30))
+      ask.tokens_max = static_cast<std::uint32_t>(*most);
+  if (body.flag("logprobs").value_or(false)) ask.top_logprobs = 0;
+  if (const auto count = body.integer("top_logprobs", 0, 20)) {
+    if (!ask.top_logprobs && *count > 0) refuse_field("top_logprobs", "needs logprobs: true");
+    if (ask.top_logprobs) ask.top_logprobs = static_cast<std::uint32_t>(*count);
+  }
+  if (const Json* format = body.find("response_format"))
+    ask.format = read_format(*format, "response_format", SchemaPlace::kMember);
+
+  const Json* messages = body.list("messages");
+  if (messages == nullptr || messages->empty()) refuse_field("messages", "is missing or empty");
+  if (messages->size() > kMessagesMax)
+    refuse_field("messages", fmt::format("at most {} messages", kMessagesMax));
+  std::vector<std::string> system_texts;
+  std::size_t index = 0;
+  for (const Json& item : *messages) {
+    chat::Message message = read_message(item, fmt::format("messages[{}]", index++));
+    if (message.role == chat::Role::kSystem && ask.messages.empty()) {
+      system_texts.push_back(*message.content);
+    } else {
+      ask.messages.push_back(std::move(message));
+    }
+  }
+  place_system(ask, system_texts);
+  return ask;
+}
+
+Ask read_completions(std::string_view text, const AskDefaults& defaults) {
+  const Json json = parse_body(text);
+  const Fields body(json, "");
+  body.refuse_unknown({"prompt",
+                       "model",
+                       "max_tokens",
+                       "temperature",
+                       "top_p",
+                       "top_k",
+                       "min_p",
+                       "seed",
+                       "stop",
+                       "stream",
+                       "stream_options",
+                       "thinking",
+                       "think",
+                       "reasoning_effort",
+                       "logprobs",
+                       "n",
+                       "best_of",
+                       "frequency_penalty",
+                       "presence_penalty",
+                       "repetition_penalty",
+                       "logit_bias",
+                       "echo",
+                       "suffix",
+                       "user"});
+  refuse_unsupported(body);
+  body.refuse_unless("logprobs", "0");
+  Ask ask;
+  ask.protocol = Protocol::kCompletions;
+  read_model(body, defaults, ask);
+  read_sampling(body, defaults, ask);
+  read_thinking(body, ask);
+  read_stream_options(body, ask);
+  ask.stops = read_stops(body, "stop");
+  if (const auto most = body.integer("max_tokens", 1, 1 << 30))
+    ask.tokens_max = static_cast<std::uint32_t>(*most);
+  const Json* prompt = body.find("prompt");
+  if (prompt == nullptr) refuse_field("prompt", "is missing");
+  if (prompt->is_array()) {
+    if (prompt->size() != 1) refuse_field("prompt", "expected one text; a list may hold one");
+    prompt = &prompt->front();
+  }
+  if (!prompt->is_string()) refuse_field("prompt", "expected text");
+  ask.messages.push_back(chat::user_message(prompt->get<std::string>()));
+  place_system(ask, {std::string(kDefaultSystem)});
+  return ask;
+}
+
+}  // namespace ds4::server

@@ -1,0 +1,49 @@
+#pragma once
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <stop_token>
+#include <string>
+
+#include "server/answer.h"
+#include "server/service.h"
+#include "server/writer.h"
+
+namespace ds4::server {
+
+// One answer on its way out: takes what Answer queued and writes it to its exchange as fast as the
+// client reads.  Confined to the exchange's thread.
+class Service::Serving : public std::enable_shared_from_this<Service::Serving> {
+ public:
+  Serving(Service& service, std::shared_ptr<Exchange> exchange, Ask ask, std::string name_space);
+
+  // Renders, tokenises and submits.  Throws Error for what cannot be served.
+  void start();
+
+ private:
+  void submit(tokenizer::RenderedPrompt prompt);
+  void pump(const std::shared_ptr<Answer>& answer);
+  void take(const AnswerEvent& event, std::string& out);
+  void finish(const Outcome& outcome, const AnswerCounts& counts);
+  // Tells the scheduler and the replay memory what the conversation looks like when it comes back.
+  void remember(const Outcome& outcome);
+  std::string visible_key(const std::string& reasoning, const Outcome& outcome) const;
+  void report(const Outcome& outcome) const;
+
+  Service& service_;
+  const std::shared_ptr<Exchange> exchange_;
+  Ask ask_;
+  const std::string name_space_;
+  const chat::RenderOptions render_;
+  const std::uint64_t number_;
+  const std::chrono::steady_clock::time_point arrived_;
+  std::unique_ptr<Writer> writer_;
+  AnswerRecord record_;
+  ReuseReport reuse_;
+  bool has_first_token_ = false;
+  std::chrono::steady_clock::time_point last_write_;
+  std::optional<std::stop_callback<std::function<void()>>> on_gone_;
+};
+
+}  // namespace ds4::server
