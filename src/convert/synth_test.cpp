@@ -90,6 +90,22 @@ TEST_F(SynthTest, TheSeedAloneDecidesTheBytes) {
   EXPECT_FALSE(bytes == bytes_of(other));
 }
 
+// A large tensor is made in several tasks, each with numbers of its own.
+TEST_F(SynthTest, NoTwoPartsOfATensorAreAlike) {
+  SynthOptions options = tiny("m.gguf");
+  options.shape = with_layers(options.shape, 1);
+  options.with_mtp = false;
+  options.shape.vocab_size = 24576;  // the embedding takes 12 MiB
+  synthesize(options, {}, {});
+  const gguf::Reader reader(options.output);
+  const auto bytes = reader.find_tensor("token_embd.weight")->bytes;
+  constexpr std::size_t kPart = std::size_t{1} << 20;
+  std::set<std::string_view> parts;
+  for (std::size_t at = 0; at + kPart <= bytes.size(); at += kPart)
+    parts.emplace(reinterpret_cast<const char*>(bytes.data() + at), 64);
+  EXPECT_EQ(parts.size(), bytes.size() / kPart);
+}
+
 TEST_F(SynthTest, TheFileIsComplete) {
   const SynthOptions options = tiny("m.gguf");
   synthesize(options, {}, {});

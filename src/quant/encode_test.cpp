@@ -1,12 +1,15 @@
 // The encoders: error on Gaussian data, exactness where the format allows it, edge cases.
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <random>
 #include <vector>
 
 #include <gtest/gtest.h>
 
 #include "quant/codec.h"
+#include "quant/iq2_xxs.h"
+#include "quant/iq2_xxs_codebook.h"
 #include "tensor/float16.h"
 
 namespace ds4::quant {
@@ -48,8 +51,10 @@ double weighted_error(const std::vector<float>& values,
   return std::sqrt(error / energy);
 }
 
-// Relative RMS error on Gaussian data that the public encoders of these formats reach; the margin
-// is for the sample (64 Ki values: about 0.3 %).
+// Relative RMS error on Gaussian data: at least as good as the usual encoders of these formats
+// (0.0054, 0.071, 0.27 to 0.30 and 0.34 for Q8_0, Q4_K, Q2_K and IQ2_XXS) and no more than 1 %
+// above what ours reach, so that a lost refinement shows; the sample (64 Ki values) varies by 0.3
+// %.
 struct Bound {
   ElementType type;
   double error;
@@ -57,9 +62,9 @@ struct Bound {
 
 TEST(Encode, GaussianErrorIsWithinTheKnownBounds) {
   constexpr std::array kBounds = {
-      Bound{ElementType::kF16, 0.00025},  Bound{ElementType::kBF16, 0.002},
+      Bound{ElementType::kF16, 0.00025}, Bound{ElementType::kBF16, 0.002},
       Bound{ElementType::kQ8_0, 0.0055}, Bound{ElementType::kQ4K, 0.0715},
-      Bound{ElementType::kQ2K, 0.285},   Bound{ElementType::kIQ2XXS, 0.34},
+      Bound{ElementType::kQ2K, 0.263},   Bound{ElementType::kIQ2XXS, 0.330},
       Bound{ElementType::kMXFP4, 0.115}};
   for (const float deviation : {0.02F, 30.0F}) {
     const auto values = gaussian(std::size_t{1} << 16, deviation, 7);
@@ -103,6 +108,47 @@ TEST(Encode, TheUnitOfTheImportanceDoesNotMatter) {
       EXPECT_EQ(round_trip(type, values, std::vector<float>(values.size(), unit)), plain)
           << element_type_info(type).name;
     EXPECT_EQ(round_trip(type, values, std::vector<float>(values.size(), 0.0F)), plain);
+  }
+}
+
+// The least weighted squared error of 8 values at multiplier `scale`, over all codebook rows and
+// all signs that the format can store.
+double best_sub_group(const float* values, const float* weights, double scale) {
+  double best = std::numeric_limits<double>::infinity();
+  for (const auto& row : kIq2XxsGrid) {
+    for (const std::uint8_t signs : kIq2XxsSigns) {
+      double error = 0;
+      for (std::size_t i = 0; i < 8; ++i) {
+        const double magnitude = scale * static_cast<double>(row[i]);
+        const double decoded = ((signs >> i) & 1) != 0 ? -magnitude : magnitude;
+        error += double{weights[i]} * (decoded - double{values[i]}) * (decoded - double{values[i]});
+      }
+      best = std::min(best, error);
+    }
+  }
+  return best;
+}
+
+// At the scales that it chose, the IQ2_XXS encoder misses no better rows or signs.
+TEST(Encode, Iq2XxsRowsAndSignsAreTheBest) {
+  const auto values = gaussian(256, 1.0F, 21);
+  auto weights = gaussian(256, 1.0F, 22);
+  for (float& weight : weights)
+    weight = weight * weight + 0.01F;
+  IQ2XXS::Block block{};
+  IQ2XXS::encode(std::span(values).first<256>(), weights, block);
+  std::vector<float> decoded(256);
+  IQ2XXS::decode(block, std::span(decoded).first<256>());
+  for (std::size_t start = 0; start < 256; start += 8) {
+    const IQ2XXS::Group group = IQ2XXS::group(block, start / 32);
+    const double scale = double{f16_to_f32(block.d)} * (2 * group.scale + 1) / 8;
+    double error = 0;
+    for (std::size_t i = start; i < start + 8; ++i) {
+      const double difference = double{decoded[i]} - double{values[i]};
+      error += double{weights[i]} * difference * difference;
+    }
+    // The search adds up in f32: ties within its rounding may go either way.
+    EXPECT_LE(error, best_sub_group(&values[start], &weights[start], scale) * (1 + 1e-4));
   }
 }
 
