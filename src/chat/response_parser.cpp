@@ -87,24 +87,29 @@ std::vector<ResponseEvent> coalesce(const std::vector<ResponseEvent>& events) {
   return joined;
 }
 
+namespace {
+
+// The member `key` of a JSON object, as text; empty when there is none.
+std::string json_member(std::string_view object, std::string_view key) {
+  for (JsonMember& member : split_object(object).value_or(std::vector<JsonMember>())) {
+    if (member.key == key) return std::move(member.value);
+  }
+  return {};
+}
+
+}  // namespace
+
 std::vector<ToolSignature> tool_signatures(const std::vector<ToolSchema>& schemas) {
   std::vector<ToolSignature> signatures;
   for (const ToolSchema& schema : schemas) {
-    const auto members = split_object(schema.json);
-    if (!members) continue;
-    ToolSignature signature;
-    for (const JsonMember& member : *members) {
-      if (member.key == "name" && member.is_string) signature.name = member.value;
-      if (member.key != "parameters") continue;
-      for (const JsonMember& part :
-           split_object(member.value).value_or(std::vector<JsonMember>())) {
-        if (part.key != "properties") continue;
-        for (JsonMember& property : split_object(part.value).value_or(std::vector<JsonMember>())) {
-          signature.parameters.push_back(std::move(property.key));
-        }
-      }
+    ToolSignature signature{json_member(schema.json, "name"), {}};
+    if (signature.name.empty()) continue;
+    const std::string properties =
+        json_member(json_member(schema.json, "parameters"), "properties");
+    for (JsonMember& property : split_object(properties).value_or(std::vector<JsonMember>())) {
+      signature.parameters.push_back(std::move(property.key));
     }
-    if (!signature.name.empty()) signatures.push_back(std::move(signature));
+    signatures.push_back(std::move(signature));
   }
   return signatures;
 }
