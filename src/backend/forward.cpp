@@ -6,9 +6,7 @@ namespace {
 
 void run_attention(Stages& s, const LayerPlan& plan, LayerIndex layer, bool steer) {
   s.reduce_and_normalize(layer, Sublayer::kAttention);
-  s.project_query(layer);
-  s.project_key_value(layer);
-  if (plan.ratio != 0) s.compress(layer);
+  s.project_attention(layer, plan.ratio != 0);
   if (plan.kind() == LayerKind::kIndexed) s.select_rows(layer);
   s.attend(layer);
   s.store_window(layer);

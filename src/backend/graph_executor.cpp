@@ -98,8 +98,11 @@ void GraphExecutor::run(const Batch& batch, const BatchOutputs& outputs) {
   for (const RowRun& run : runs_)
     DS4_CHECK(run.first_position.value() == sequence(run.sequence).length);
 
-  machine_->embed();
-  run_layers(*machine_, config_, options_);
+  if (machine_->begin_pass(options_.layer_hook == nullptr)) {
+    machine_->embed();
+    run_layers(*machine_, config_, options_);
+  }
+  machine_->end_pass();
 
   logit_rows_.clear();
   for (std::uint32_t r = 0; r < batch.rows.size(); ++r)

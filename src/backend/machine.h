@@ -28,6 +28,17 @@ class Machine : public Stages {
                            std::span<const std::byte> bytes) = 0;
 
   virtual void set_steering(const Steering& steering) = 0;
+
+  // Bracket a pass: a sequence of stage calls that follows from the rows of the last begin() and
+  // the steering alone.  A machine may keep what a pass did and repeat it: begin_pass() then
+  // returns false, and the caller makes none of the calls.  A pass that is not `recordable` does
+  // more than call stages and always runs.
+  virtual bool begin_pass(bool recordable) {
+    static_cast<void>(recordable);
+    return true;
+  }
+  virtual void end_pass() {}
+
   virtual std::vector<MemoryItem> memory() const = 0;
 };
 

@@ -107,6 +107,11 @@ class Stages {
   virtual void head(HeadKind kind, std::span<const std::uint32_t> row_indices, Rows logits) = 0;
 
   // Wider stages.
+  virtual void project_attention(LayerIndex layer, bool compresses) {
+    project_query(layer);
+    project_key_value(layer);
+    if (compresses) compress(layer);
+  }
   virtual void reduce_and_normalize(LayerIndex layer, Sublayer sublayer) {
     reduce_streams(layer, sublayer);
     normalize(layer, sublayer);

@@ -11,10 +11,10 @@
 
 #include "base/error.h"
 #include "base/file.h"
-#include "cpu/cpu_executor.h"
 #include "gguf/reader.h"
 #include "model/fingerprint.h"
 #include "model/weights.h"
+#include "runtime/backends.h"
 #include "tokenizer/tokenizer.h"
 #include "tokenizer/vocabulary.h"
 
@@ -48,33 +48,14 @@ void check_context(const OpenOptions& options, const ModelConfig& config) {
                           options.context, config.context_max));
 }
 
-cpu::CpuOptions cpu_options(const OpenOptions& options) {
-  cpu::CpuOptions result;
-  result.thread_count = options.thread_count;
-  if (options.rows_max != 0) result.rows_max = options.rows_max;
-  result.rows_max = std::min(result.rows_max, options.context);
-  // A speculative pass needs room for its drafts.
-  result.rows_max = std::max<std::uint32_t>(result.rows_max, 16);
-  result.codec = options.codec;
-  return result;
-}
-
-std::string chosen_backend(const OpenOptions& options) {
-  const auto names = backend_names();
-  if (options.backend == "auto") return names.front();
-  if (std::find(names.begin(), names.end(), options.backend) != names.end()) return options.backend;
+const BackendFactory& chosen_backend(const OpenOptions& options) {
+  const BackendFactory* cuda = cuda_backend();
+  if (options.backend == "cpu") return cpu_backend();
+  if (cuda != nullptr && options.backend == cuda->name) return *cuda;
+  if (options.backend == "auto") return cuda != nullptr && cuda->usable() ? *cuda : cpu_backend();
   throw Error(ErrorCode::kUnsupported,
               fmt::format("backend '{}' is not part of this build; it has: {}", options.backend,
-                          fmt::join(names, ", ")));
-}
-
-std::uint64_t available_memory() {
-  std::ifstream file("/proc/meminfo");
-  std::string key;
-  std::uint64_t kibibytes = 0;
-  for (std::string rest; file >> key >> kibibytes; std::getline(file, rest))
-    if (key == "MemAvailable:") return kibibytes * 1024;
-  return 0;
+                          fmt::join(backend_names(), ", ")));
 }
 
 OpenOptions with_context(OpenOptions options, const ModelConfig& config) {
@@ -85,12 +66,12 @@ OpenOptions with_context(OpenOptions options, const ModelConfig& config) {
 MemoryPlan plan_loaded(const OpenOptions& options, const LoadedModel& model) {
   check_context(options, model.config);
   MemoryPlan plan;
-  plan.backend = chosen_backend(options);
-  plan.items =
-      cpu::plan_cpu_memory(model.config, model.weights, cpu_options(options), options.context);
+  const BackendFactory& backend = chosen_backend(options);
+  plan.backend = backend.name;
+  plan.items = backend.plan(model.config, model.weights, options);
   for (MemoryItem& item : plan.items)
     if (item.name == "state") item.bytes *= options.session_count;
-  plan.available_bytes = available_memory();
+  plan.available_bytes = backend.available_bytes();
   return plan;
 }
 
@@ -128,7 +109,7 @@ std::unique_ptr<Executor> make_executor(const OpenOptions& request, const Loaded
   }
   if (options.warm_weights)
     model.weights.for_each([](const Weight& weight) { MappedFile::touch(weight.bytes); });
-  return cpu::make_cpu_executor(model.config, model.weights, cpu_options(options));
+  return chosen_backend(options).make(model.config, model.weights, options);
 }
 
 std::filesystem::path program_directory() {
@@ -159,7 +140,10 @@ std::string MemoryPlan::text() const {
 }
 
 std::vector<std::string> backend_names() {
-  return {"cpu"};
+  const BackendFactory* cuda = cuda_backend();
+  if (cuda == nullptr) return {"cpu"};
+  if (cuda->usable()) return {"cuda", "cpu"};
+  return {"cpu", "cuda"};
 }
 
 MemoryPlan plan_memory(const OpenOptions& options) {

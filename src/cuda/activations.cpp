@@ -1,0 +1,79 @@
+#include "cuda/activations.h"
+
+#include <algorithm>
+
+#include "cuda/streams.h"
+
+namespace ds4::cuda {
+
+// The one list of buffers and sizes: construction and planning both walk it.
+template <class Place>
+void Activations::visit(const ModelConfig& c, std::uint32_t rows_max, bool has_mtp, Place&& place) {
+  const std::size_t slots = std::size_t{c.experts_used} + 1;
+  const std::size_t low = std::size_t{c.output_group_count} * c.output_rank;
+  const std::size_t chunks = (c.width + kMixChannels - 1) / kMixChannels;
+  const std::size_t few = std::min(rows_max, kRecordRowsMax);
+  const std::size_t widest =
+      std::max({c.heads_width(), slots * c.expert_width, low, c.streams_width()});
+  const auto rows_of = [&](auto*& buffer, std::size_t width) { place(buffer, width * rows_max); };
+  rows_of(rows, 1);
+  rows_of(logit_rows, 1);
+  rows_of(pointers, 1);
+  rows_of(streams, c.streams_width());
+  rows_of(partial, chunks * (kMixes + 1));
+  rows_of(mix, kStreams + kStreams * kStreams);
+  rows_of(reduced, c.width);
+  rows_of(normed, c.width);
+  rows_of(head_normed, c.width);
+  rows_of(query_rank, c.query_rank);
+  rows_of(query_rank_normed, c.query_rank);
+  rows_of(query, c.heads_width());
+  rows_of(key_value, kHeadDim);
+  rows_of(fresh_rows, kRowBytes);
+  rows_of(frontier, std::size_t{4} * kHeadDim);
+  rows_of(index_frontier, std::size_t{4} * kIndexDim);
+  rows_of(index_query, std::size_t{c.index_head_count} * kIndexDim);
+  rows_of(index_weights, c.index_head_count);
+  rows_of(selection, c.index_top_k);
+  rows_of(heads, c.heads_width());
+  rows_of(output_low, low);
+  rows_of(output, c.width);
+  rows_of(router, c.expert_count);
+  rows_of(expert_ids, c.experts_used);
+  rows_of(expert_weights, c.experts_used);
+  rows_of(expert_gate, slots * c.expert_width);
+  rows_of(expert_up, slots * c.expert_width);
+  rows_of(expert_mid, slots * c.expert_width);
+  rows_of(expert_out, slots * c.width);
+  rows_of(pairs, c.experts_used);
+  place(tiles, expert_tiles_max(rows_max, c.experts_used, c.expert_count));
+  place(tile_count, 1);
+  rows_of(previous, has_mtp ? c.streams_width() : 0);
+  rows_of(rounded, widest);
+  rows_of(rounded_rest, std::max<std::size_t>(c.width, c.query_rank));
+  place(logits, std::size_t{kLogitRows} * c.vocab_size);
+  place(part_values, few * kSplitsMax * c.heads_width());
+  place(part_sums, few * kSplitsMax * c.head_count * 2);
+}
+
+std::uint64_t Activations::planned_bytes(const ModelConfig& config,
+                                         std::uint32_t rows_max,
+                                         bool has_mtp) {
+  Activations none;
+  std::uint64_t total = 0;
+  none.visit(config, rows_max, has_mtp, [&](auto*& buffer, std::size_t count) {
+    total += (count * sizeof *buffer + 255) / 256 * 256;
+  });
+  return total;
+}
+
+Activations::Activations(const ModelConfig& config, std::uint32_t rows_max, bool has_mtp)
+    : memory_(planned_bytes(config, rows_max, has_mtp), "activations") {
+  std::byte* next = memory_.data();
+  visit(config, rows_max, has_mtp, [&](auto*& buffer, std::size_t count) {
+    buffer = reinterpret_cast<std::remove_reference_t<decltype(buffer)>>(next);
+    next += (count * sizeof *buffer + 255) / 256 * 256;
+  });
+}
+
+}  // namespace ds4::cuda

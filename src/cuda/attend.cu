@@ -1,0 +1,363 @@
+// Attention over packed rows on the tensor cores.  All heads share one key/value row, so a row's
+// attention is a matrix product with the heads as the 16-row operand:
+//
+//   score[h][i] = query[h] . row[i] / sqrt(512)         p = softmax with the head's sink
+//   out[h] = sum over i of p[h][i] * row[i]             then rotated back by the row's position
+//
+// Visible rows in order: the window (this step's rows from `fresh_rows`, older ones from the ring),
+// then compressed rows: all of them, or the selection.
+//
+// Who does what: a block of 8 warps takes one row of the step, kTiles * 16 heads and every
+// splits-th tile of 64 visible rows.  A tile is unpacked once to f16 in shared memory (exact: E4M3
+// times a power of two, and f16): one warp a row, a lane 16 values.  Scores: warp (m, s) makes
+// heads of tile m by 8 * kTiles rows.  The softmax runs online per head; then warp (m, s) adds its
+// 64 * kTiles channels of P * rows, transposed matrix loads giving the values. Shared: (64 + 16
+// kTiles) rows of 1040 bytes, scores, probabilities: 90 KiB (kTiles 1), 160 (4).
+//
+// With splits, blocks leave unnormalised parts that a second launch adds in split order.  Which
+// tile goes to which split follows from the row's own position, never from the batch.
+#include "cuda/attend.h"
+#include "cuda/reduce.cuh"
+#include "cuda/rows.cuh"
+
+namespace ds4::cuda {
+
+namespace {
+
+constexpr std::uint32_t kThreads = 256;
+constexpr std::uint32_t kTile = kAttendTileRows;
+constexpr std::uint32_t kPitch = kHeadDim + 8;     // halves of a row in shared memory
+constexpr std::uint32_t kScorePitch = kTile + 4;   // floats
+constexpr std::uint32_t kWeightPitch = kTile + 8;  // halves
+constexpr float kScale = 0.044194173824159216F;    // 1 / sqrt(512)
+
+template <std::uint32_t kTiles>
+struct Shared {
+  std::uint16_t rows[kTile][kPitch];
+  std::uint16_t query[kTiles * 16][kPitch];
+  float scores[kTiles * 16][kScorePitch];
+  std::uint16_t weights[kTiles * 16][kWeightPitch];
+  float largest[kTiles * 16];
+  float sum[kTiles * 16];
+  float keep[kTiles * 16];
+};
+
+struct Visible {
+  std::uint32_t window_first, window_count, total;
+  bool selected;
+};
+
+DS4_DEVICE Visible visible_rows(const AttendJob& job, const StepRow& row) {
+  Visible v{};
+  v.window_count = row.position + 1 < job.step.window ? row.position + 1 : job.step.window;
+  v.window_first = row.position + 1 - v.window_count;
+  std::uint32_t compressed = job.ratio == 0 ? 0 : (row.position + 1) / job.ratio;
+  if (job.ratio == 4 && compressed > job.top_k) {
+    compressed = job.top_k;
+    v.selected = true;
+  }
+  v.total = v.window_count + compressed;
+  return v;
+}
+
+DS4_DEVICE const std::byte* row_at(const AttendJob& job,
+                                   const StepRow& row,
+                                   std::uint32_t r,
+                                   const Visible& v,
+                                   const LayerState& state,
+                                   std::uint32_t index) {
+  if (index >= v.window_count) {
+    std::uint32_t number = index - v.window_count;
+    if (v.selected)
+      number = static_cast<std::uint32_t>(job.selection[std::size_t{r} * job.top_k + number]);
+    return state.compressed + std::size_t{number} * kRowBytes;
+  }
+  const std::uint32_t position = v.window_first + index;
+  if (position >= row.run_first_position) {
+    const std::uint32_t fresh = row.run_first_row + position - row.run_first_position;
+    return job.fresh_rows + std::size_t{fresh} * kRowBytes;
+  }
+  return state.window + std::size_t{position % job.step.window_capacity} * kRowBytes;
+}
+
+// Two f16 of two E4M3 codes (bits 0..7 and 8..15), short of a factor 2^8.
+DS4_DEVICE std::uint32_t halves_of_codes(std::uint32_t codes) {
+  const std::uint32_t spread = pick_bytes(codes, 0, 0x1404);  // code 0 in byte 1, code 1 in byte 3
+  return (spread & 0x80008000U) | ((spread & 0x7F007F00U) >> 1);
+}
+
+// One packed row to f16, by a warp.
+DS4_DEVICE void unpack_row(const std::byte* from, std::uint16_t* to) {
+  const std::uint32_t lane = threadIdx.x % 32;
+  Words4* out;
+  std::uint32_t pairs[8];
+  if (lane < 28) {
+    const auto* codes = reinterpret_cast<const Words2*>(from + lane * 16);
+    const Words2 a = codes[0];
+    const Words2 b = codes[1];
+    const auto exponent = static_cast<int>(from[kNopeDim + lane / 4]) - 127;
+    const float scale_value = power_of_two(exponent + 8);
+    const std::uint32_t scale = pack_half2(scale_value, scale_value);
+    const std::uint32_t words[4] = {a.x, a.y, b.x, b.y};
+#pragma unroll
+    for (int i = 0; i < 8; ++i)
+      pairs[i] = multiply_half2(halves_of_codes((words[i / 2] >> (16 * (i % 2))) & 0xFFFF), scale);
+    out = reinterpret_cast<Words4*>(to + lane * 16);
+  } else {
+    const auto* values = reinterpret_cast<const Words2*>(from + kNopeDim + 8 + (lane - 28) * 32);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const Words2 v = values[i];
+      pairs[2 * i] = v.x;
+      pairs[2 * i + 1] = v.y;
+    }
+    out = reinterpret_cast<Words4*>(to + kNopeDim + (lane - 28) * 16);
+  }
+  out[0] = {pairs[0], pairs[1], pairs[2], pairs[3]};
+  out[1] = {pairs[4], pairs[5], pairs[6], pairs[7]};
+}
+
+template <std::uint32_t kTiles>
+DS4_DEVICE void load_query(const AttendJob& job,
+                           std::uint32_t r,
+                           std::uint32_t first_head,
+                           Shared<kTiles>& s) {
+  for (std::uint32_t i = threadIdx.x; i < kTiles * 16 * (kHeadDim / 4); i += kThreads) {
+    const std::uint32_t h = i / (kHeadDim / 4);
+    const std::uint32_t c = i % (kHeadDim / 4) * 4;
+    Float4 v = {0, 0, 0, 0};
+    if (first_head + h < job.head_count) {
+      v = *reinterpret_cast<const Float4*>(
+          job.query + (std::size_t{r} * job.head_count + first_head + h) * kHeadDim + c);
+    }
+    *reinterpret_cast<Words2*>(&s.query[h][c]) = {pack_half2(v.x, v.y), pack_half2(v.z, v.w)};
+  }
+  for (std::uint32_t h = threadIdx.x; h < kTiles * 16; h += kThreads) {
+    s.largest[h] = -INFINITY;
+    s.sum[h] = 0;
+  }
+}
+
+// Scores of the tile: warp (m, part) makes 16 heads by 8 * kTiles rows.
+template <std::uint32_t kTiles>
+DS4_DEVICE void score_tile(Shared<kTiles>& s) {
+  const std::uint32_t warp = threadIdx.x / 32;
+  const std::uint32_t lane = threadIdx.x % 32;
+  const std::uint32_t m = warp % kTiles;
+  const std::uint32_t first_row = warp / kTiles * (8 * kTiles);
+  float dots[kTiles][4] = {};
+  const std::uint16_t* a_row = &s.query[m * 16 + lane % 16][lane / 16 * 8];
+#pragma unroll 4
+  for (std::uint32_t c = 0; c < kHeadDim; c += 32) {
+    std::uint32_t a[2][4];
+    load_tiles(a[0], a_row + c);
+    load_tiles(a[1], a_row + c + 16);
+#pragma unroll
+    for (std::uint32_t n = 0; n < kTiles; ++n) {
+      // Columns c .. c + 31 of eight rows: two matrix steps.
+      std::uint32_t b[4];
+      load_tiles(b, &s.rows[first_row + n * 8 + lane % 8][c + lane / 8 * 8]);
+      const std::uint32_t b0[2] = {b[0], b[1]};
+      const std::uint32_t b1[2] = {b[2], b[3]};
+      multiply_tile(dots[n], a[0], b0);
+      multiply_tile(dots[n], a[1], b1);
+    }
+  }
+#pragma unroll
+  for (std::uint32_t n = 0; n < kTiles; ++n)
+#pragma unroll
+    for (std::uint32_t i = 0; i < 4; ++i)
+      s.scores[m * 16 + lane / 4 + i / 2 * 8][first_row + n * 8 + lane % 4 * 2 + i % 2] =
+          dots[n][i] * kScale;
+}
+
+// Probabilities of the tile, short of the final sum; a warp takes whole heads.
+template <std::uint32_t kTiles>
+DS4_DEVICE void weigh_tile(Shared<kTiles>& s, std::uint32_t count) {
+  const std::uint32_t lane = threadIdx.x % 32;
+  for (std::uint32_t h = threadIdx.x / 32; h < kTiles * 16; h += kThreads / 32) {
+    const float a = lane < count ? s.scores[h][lane] : -INFINITY;
+    const float b = lane + 32 < count ? s.scores[h][lane + 32] : -INFINITY;
+    const float before = s.largest[h];
+    const float largest = fmaxf(before, warp_max(fmaxf(a, b)));
+    const float pa = expf(a - largest);
+    const float pb = expf(b - largest);
+    const float sum = warp_sum(pa + pb);
+    s.weights[h][lane] = float_to_half(pa);
+    s.weights[h][lane + 32] = float_to_half(pb);
+    warp_sync();
+    if (lane == 0) {
+      const float keep = expf(before - largest);
+      s.keep[h] = keep;
+      s.sum[h] = s.sum[h] * keep + sum;
+      s.largest[h] = largest;
+    }
+  }
+}
+
+// out[m heads][64 * kTiles channels of the warp] += weights * rows
+template <std::uint32_t kTiles>
+DS4_DEVICE void add_tile(Shared<kTiles>& s, float (&out)[8 * kTiles][4]) {
+  const std::uint32_t warp = threadIdx.x / 32;
+  const std::uint32_t lane = threadIdx.x % 32;
+  const std::uint32_t m = warp % kTiles;
+  const std::uint32_t first_channel = warp / kTiles * (64 * kTiles);
+  const float keep_low = s.keep[m * 16 + lane / 4];
+  const float keep_high = s.keep[m * 16 + lane / 4 + 8];
+#pragma unroll
+  for (std::uint32_t n = 0; n < 8 * kTiles; ++n) {
+    out[n][0] *= keep_low;
+    out[n][1] *= keep_low;
+    out[n][2] *= keep_high;
+    out[n][3] *= keep_high;
+  }
+#pragma unroll
+  for (std::uint32_t k = 0; k < kTile; k += 16) {
+    std::uint32_t a[4];
+    load_tiles(a, &s.weights[m * 16 + lane % 16][k + lane / 16 * 8]);
+#pragma unroll
+    for (std::uint32_t n = 0; n < 8 * kTiles; n += 2) {
+      std::uint32_t b[4];
+      load_tiles_transposed(b, &s.rows[k + lane % 16][first_channel + n * 8 + lane / 16 * 8]);
+      const std::uint32_t b0[2] = {b[0], b[1]};
+      const std::uint32_t b1[2] = {b[2], b[3]};
+      multiply_tile(out[n], a, b0);
+      multiply_tile(out[n + 1], a, b1);
+    }
+  }
+}
+
+// The block's result: final heads, or a part of them.
+template <std::uint32_t kTiles>
+DS4_DEVICE void write_heads(const AttendJob& job,
+                            const StepRow& row,
+                            std::uint32_t r,
+                            std::uint32_t first_head,
+                            const Shared<kTiles>& s,
+                            float (&out)[8 * kTiles][4]) {
+  const std::uint32_t warp = threadIdx.x / 32;
+  const std::uint32_t lane = threadIdx.x % 32;
+  const std::uint32_t first_channel = warp / kTiles * (64 * kTiles);
+#pragma unroll
+  for (std::uint32_t half = 0; half < 2; ++half) {
+    const std::uint32_t h = warp % kTiles * 16 + lane / 4 + half * 8;
+    const std::uint32_t head = first_head + h;
+    if (head >= job.head_count) continue;
+    float* to;
+    float scale = 1.0F;
+    if (job.splits == 1) {
+      to = job.heads + (std::size_t{r} * job.head_count + head) * kHeadDim;
+      const float largest = fmaxf(s.largest[h], job.sinks[head]);
+      const float keep = expf(s.largest[h] - largest);
+      scale = keep / (s.sum[h] * keep + expf(job.sinks[head] - largest));
+    } else {
+      const std::size_t part = (std::size_t{r} * job.splits + blockIdx.x) * job.head_count + head;
+      to = job.part_values + part * kHeadDim;
+      if (first_channel == 0 && lane % 4 == 0) {
+        job.part_sums[part * 2] = s.largest[h];
+        job.part_sums[part * 2 + 1] = s.sum[h];
+      }
+    }
+#pragma unroll
+    for (std::uint32_t n = 0; n < 8 * kTiles; ++n) {
+      const std::uint32_t c = first_channel + n * 8 + lane % 4 * 2;
+      float a = out[n][half * 2] * scale;
+      float b = out[n][half * 2 + 1] * scale;
+      if (job.splits == 1 && c >= kNopeDim)
+        rotate(&a, &b, row.position, job.frequencies[(c - kNopeDim) / 2], -1.0F);
+      to[c] = a;
+      to[c + 1] = b;
+    }
+  }
+}
+
+template <std::uint32_t kTiles>
+DS4_KERNEL void attend(AttendJob job) {
+  auto& s = *reinterpret_cast<Shared<kTiles>*>(dynamic_shared());
+  wait_for_inputs();
+  const std::uint32_t r = blockIdx.z;
+  const std::uint32_t first_head = blockIdx.y * kTiles * 16;
+  const StepRow row = job.step.rows[r];
+  const Visible visible = visible_rows(job, row);
+  const LayerState state = job.step.states[std::size_t{row.sequence} * job.step.layers + job.layer];
+  load_query<kTiles>(job, r, first_head, s);
+  float out[8 * kTiles][4] = {};
+  for (std::uint32_t first = blockIdx.x * kTile; first < visible.total;
+       first += gridDim.x * kTile) {
+    const std::uint32_t count = visible.total - first < kTile ? visible.total - first : kTile;
+    block_sync();  // the tile before is no longer read
+    for (std::uint32_t i = threadIdx.x / 32; i < kTile; i += kThreads / 32) {
+      // Rows past the end repeat the last one: their weights are zero, and shared memory stays
+      // finite.
+      const std::uint32_t index = first + (i < count ? i : count - 1);
+      unpack_row(row_at(job, row, r, visible, state, index), s.rows[i]);
+    }
+    block_sync();
+    score_tile<kTiles>(s);
+    block_sync();
+    weigh_tile<kTiles>(s, count);
+    block_sync();
+    add_tile<kTiles>(s, out);
+  }
+  block_sync();
+  write_heads<kTiles>(job, row, r, first_head, s, out);
+}
+
+// Adds the parts of one head of one row.
+DS4_KERNEL void add_parts(AttendJob job) {
+  wait_for_inputs();
+  const std::uint32_t head = blockIdx.x;
+  const std::uint32_t r = blockIdx.y;
+  const std::size_t first = std::size_t{r} * job.splits * job.head_count + head;
+  float largest = job.sinks[head];
+  for (std::uint32_t p = 0; p < job.splits; ++p)
+    largest = fmaxf(largest, job.part_sums[(first + std::size_t{p} * job.head_count) * 2]);
+  float sum = expf(job.sinks[head] - largest);
+  Float4 v = {0, 0, 0, 0};
+  const std::uint32_t c = threadIdx.x * 4;
+  for (std::uint32_t p = 0; p < job.splits; ++p) {
+    const std::size_t part = first + std::size_t{p} * job.head_count;
+    const float keep = expf(job.part_sums[part * 2] - largest);
+    if (keep == 0) continue;
+    sum += job.part_sums[part * 2 + 1] * keep;
+    const Float4 x = *reinterpret_cast<const Float4*>(job.part_values + part * kHeadDim + c);
+    v = {v.x + keep * x.x, v.y + keep * x.y, v.z + keep * x.z, v.w + keep * x.w};
+  }
+  v = {v.x / sum, v.y / sum, v.z / sum, v.w / sum};
+  if (c >= kNopeDim) {
+    const std::uint32_t position = job.step.rows[r].position;
+    const std::uint32_t pair = (c - kNopeDim) / 2;
+    rotate(&v.x, &v.y, position, job.frequencies[pair], -1.0F);
+    rotate(&v.z, &v.w, position, job.frequencies[pair + 1], -1.0F);
+  }
+  *reinterpret_cast<Float4*>(job.heads + (std::size_t{r} * job.head_count + head) * kHeadDim + c) =
+      v;
+}
+
+template <std::uint32_t kTiles>
+void launch_attend(Stream& stream, const AttendJob& job) {
+  launch(stream, "attending",
+         {.grid_x = job.splits,
+          .grid_y = (job.head_count + kTiles * 16 - 1) / (kTiles * 16),
+          .grid_z = job.step.count,
+          .threads = kThreads,
+          .shared_bytes = sizeof(Shared<kTiles>)},
+         attend<kTiles>, job);
+}
+
+}  // namespace
+
+void attend_rows(Stream& stream, const DeviceInfo& device, const AttendJob& job) {
+  if (job.splits == 1 && job.head_count > 16 &&
+      sizeof(Shared<4>) + 1024 <= device.shared_bytes_max) {
+    launch_attend<4>(stream, job);
+  } else {
+    launch_attend<1>(stream, job);
+  }
+  if (job.splits == 1) return;
+  launch(stream, "joining attention parts",
+         {.grid_x = job.head_count, .grid_y = job.step.count, .threads = kHeadDim / 4}, add_parts,
+         job);
+}
+
+}  // namespace ds4::cuda

@@ -1,0 +1,30 @@
+#pragma once
+#include "cuda/device.h"
+#include "cuda/step.h"
+
+namespace ds4::cuda {
+
+// Attention of every row over its window and compressed rows.
+struct AttendJob {
+  Step step;
+  std::uint32_t layer = 0;
+  std::uint32_t ratio = 0;
+  std::uint32_t head_count = 0;
+  std::uint32_t top_k = 0;  // ratio 4
+  const float* frequencies = nullptr;
+  const float* sinks = nullptr;             // [head_count]
+  const float* query = nullptr;             // [rows, head_count, kHeadDim]
+  const std::byte* fresh_rows = nullptr;    // [rows, kRowBytes]
+  const std::int32_t* selection = nullptr;  // [rows, top_k], for rows that see more than top_k
+  float* heads = nullptr;                   // [rows, head_count, kHeadDim]
+  // Parts of a row's past that separate blocks take; 1: none, and the two below are unused.
+  std::uint32_t splits = 1;
+  float* part_values = nullptr;  // [rows, splits, head_count, kHeadDim]
+  float* part_sums = nullptr;    // [rows, splits, head_count, 2]: largest score, sum
+};
+
+inline constexpr std::uint32_t kAttendTileRows = 64;
+
+void attend_rows(Stream& stream, const DeviceInfo& device, const AttendJob& job);
+
+}  // namespace ds4::cuda

@@ -1,0 +1,59 @@
+#pragma once
+#include <cstdint>
+
+#include "cuda/device.h"
+#include "cuda/matrix.h"
+
+namespace ds4::cuda {
+
+// Matrix times a few vectors, bound by the read of the weights: decode.
+//
+//   out[r][o] = sum over c of w[o][c] * x[r][c + o / rows_per_group * group_columns]
+//
+// With `norm_weight`, x is first RMS-normalised over the matrix's columns and multiplied by it.
+struct MatvecJob {
+  Matrix w;
+  const float* x = nullptr;            // [rows, x_stride]
+  float* out = nullptr;                // [rows, out_stride]
+  const float* norm_weight = nullptr;  // [columns] or null
+  std::uint32_t x_stride = 0;
+  std::uint32_t out_stride = 0;
+  std::uint32_t rows_per_group = 0;  // 0: one group
+  std::uint32_t group_columns = 0;
+  // Set by run_matvec():
+  std::uint32_t first_block = 0;
+  std::uint32_t passes_per_block = 1;
+};
+
+inline constexpr std::uint32_t kMatvecJobsMax = 8;
+// Rows up to which run_matvec() is the way; more go to tile products.
+inline constexpr std::uint32_t kMatvecRowsMax = 8;
+
+struct MatvecJobs {
+  MatvecJob job[kMatvecJobsMax];
+  std::uint32_t count = 0;
+  std::uint32_t rows = 0;
+  float epsilon = 0;
+  const std::byte* grid = nullptr;  // IQ2_XXS magnitudes on the device
+
+  MatvecJob& add(const Matrix& w,
+                 const float* x,
+                 std::uint32_t x_stride,
+                 float* out,
+                 std::uint32_t out_stride) {
+    MatvecJob& next = job[count++];
+    next = MatvecJob{};
+    next.w = w;
+    next.x = x;
+    next.out = out;
+    next.x_stride = x_stride;
+    next.out_stride = out_stride;
+    return next;
+  }
+};
+
+// Runs all jobs as one launch over `rows` rows.  An output is one sum in an order that depends on
+// the matrix alone, not on the other rows.
+void run_matvec(Stream& stream, const DeviceInfo& device, const char* stage, MatvecJobs& jobs);
+
+}  // namespace ds4::cuda

@@ -1,0 +1,385 @@
+// The hyper-connection streams: embedding, expand, mixer products, reduce and normalise.
+//
+//   mixes[j] = rms(streams)^-1 * sum over k of fn[j][k] * streams[k]        24 outputs, 16384
+//   inputs gates, combination matrix by sigmoid, softmax and Sinkhorn;  reduced = sum of gate *
+//   stream
+//
+// Two launches a sublayer boundary.  mix_chunks: a block takes 128 channels of all four streams of
+// kRows rows, adds what the sublayer before left (so the streams are read and written once a
+// boundary), and sums its share of the 24 products and of the squares; warps own outputs.
+// reduce_rows: a block takes one row; one warp adds the parts and makes the gates, then goes on to
+// Sinkhorn, 16 lanes for the 16 entries, while the other warps collapse and normalise.
+//
+// Memory: 16 bytes a channel read and written, 786 KB of mixer weights a boundary.  All sums are
+// f32 in an order that depends on the width alone.
+#include "cuda/codecs.cuh"
+#include "cuda/reduce.cuh"
+#include "cuda/streams.h"
+
+namespace ds4::cuda {
+
+namespace {
+
+constexpr std::uint32_t kThreads = 256;
+
+DS4_DEVICE float gate_of(float x) {
+  return 1.0F / (1.0F + expf(-x));
+}
+
+DS4_KERNEL void embed(
+    Step step, Matrix table, const std::byte* grid_rows, std::uint32_t copies, float* out) {
+  DS4_SHARED Grid grid[kGridRows];
+  if (table.type == ElementType::kIQ2XXS) {
+    load_grid(reinterpret_cast<const Grid*>(grid_rows), grid);
+    block_sync();
+  }
+  wait_for_inputs();
+  const std::uint32_t r = blockIdx.y;
+  const auto token = static_cast<std::size_t>(step.rows[r].token);
+  float* to = out + std::size_t{r} * copies * table.columns;
+  with_codec(table.type, [&](auto codec) {
+    using C = decltype(codec);
+    const std::uint32_t unit = blockIdx.x * blockDim.x + threadIdx.x;
+    if (unit * C::kUnit >= table.columns) return;
+    float w[C::kUnit];
+    C::decode(C::load(row_codes(table, 0, token), row_scales(table, 0, token), table.columns, unit),
+              unit, grid, w);
+    for (int s = 0; s < C::kUnit / C::kSegment; ++s)
+      for (int i = 0; i < C::kSegment; ++i)
+        for (std::uint32_t copy = 0; copy < copies; ++copy)
+          to[copy * table.columns + C::column(unit, s) + static_cast<std::uint32_t>(i)] =
+              w[s * C::kSegment + i];
+  });
+}
+
+// New values of one channel of all streams.
+DS4_DEVICE void expand_channel(const float* mix,
+                               float output,
+                               const float (&old)[kStreams],
+                               float (&next)[kStreams]) {
+#pragma unroll
+  for (std::uint32_t to = 0; to < kStreams; ++to) {
+    float sum = mix[to] * output;
+#pragma unroll
+    for (std::uint32_t from = 0; from < kStreams; ++from)
+      sum += mix[kStreams + from * kStreams + to] * old[from];
+    next[to] = sum;
+  }
+}
+
+DS4_DEVICE float plain_value(const Matrix& m, std::size_t index) {
+  if (m.type == ElementType::kF32) return reinterpret_cast<const float*>(m.codes)[index];
+  const std::uint16_t bits = reinterpret_cast<const std::uint16_t*>(m.codes)[index];
+  return m.type == ElementType::kF16 ? half_to_float(bits)
+                                     : float_of_bits(static_cast<std::uint32_t>(bits) << 16);
+}
+
+// Four neighbouring mixer weights.
+DS4_DEVICE Float4 plain_values(const Matrix& m, std::size_t index) {
+  if (m.type != ElementType::kF16) {
+    return {plain_value(m, index), plain_value(m, index + 1), plain_value(m, index + 2),
+            plain_value(m, index + 3)};
+  }
+  const Words2 q = *reinterpret_cast<const Words2*>(m.codes + index * 2);
+  return {half_to_float(static_cast<std::uint16_t>(q.x & 0xFFFF)),
+          half_to_float(static_cast<std::uint16_t>(q.x >> 16)),
+          half_to_float(static_cast<std::uint16_t>(q.y & 0xFFFF)),
+          half_to_float(static_cast<std::uint16_t>(q.y >> 16))};
+}
+
+// Loads the chunk of every stream of the block's rows, expanded when an output waits, into `x`.
+template <std::uint32_t kRows>
+DS4_DEVICE void load_chunk(const MixJob& job,
+                           std::uint32_t first_channel,
+                           float (*x)[kStreams][kMixChannels]) {
+  for (std::uint32_t i = threadIdx.x; i < kRows * kMixChannels; i += kThreads) {
+    const std::uint32_t k = i / kMixChannels;
+    const std::uint32_t c = i % kMixChannels;
+    const std::uint32_t index = blockIdx.y * kRows + k;
+    const bool real = index < job.rows && first_channel + c < job.width;
+    float value[kStreams] = {};
+    if (real) {
+      const std::size_t r = job.row_indices == nullptr ? index : job.row_indices[index];
+      float* from = job.streams + r * kStreams * job.width + first_channel + c;
+      for (std::uint32_t s = 0; s < kStreams; ++s)
+        value[s] = from[std::size_t{s} * job.width];
+      if (job.output != nullptr) {
+        float next[kStreams];
+        expand_channel(job.mix + r * (kStreams + kStreams * kStreams),
+                       job.output[r * job.width + first_channel + c], value, next);
+        for (std::uint32_t s = 0; s < kStreams; ++s) {
+          value[s] = next[s];
+          from[std::size_t{s} * job.width] = next[s];
+        }
+      }
+    }
+    for (std::uint32_t s = 0; s < kStreams; ++s)
+      x[k][s][c] = value[s];
+  }
+}
+
+template <std::uint32_t kRows>
+DS4_KERNEL void mix_chunks(MixJob job) {
+  DS4_SHARED float x[kRows][kStreams][kMixChannels];
+  wait_for_inputs();
+  const std::uint32_t first_channel = blockIdx.x * kMixChannels;
+  load_chunk<kRows>(job, first_channel, x);
+  block_sync();
+  const std::uint32_t warp = threadIdx.x / 32;
+  const std::uint32_t c = threadIdx.x % 32 * 4;
+  const bool inside = first_channel + c < job.width;
+  // Output `fn.rows` stands for the sum of squares.
+  for (std::uint32_t j = warp; j <= job.fn.rows; j += kThreads / 32) {
+    float sum[kRows] = {};
+#pragma unroll
+    for (std::uint32_t s = 0; s < kStreams; ++s) {
+      Float4 w = {0, 0, 0, 0};
+      if (inside && j < job.fn.rows)
+        w = plain_values(job.fn, std::size_t{j} * job.fn.columns + std::size_t{s} * job.width +
+                                     first_channel + c);
+#pragma unroll
+      for (std::uint32_t k = 0; k < kRows; ++k) {
+        const Float4 v = *reinterpret_cast<const Float4*>(&x[k][s][c]);
+        if (j == job.fn.rows) w = v;
+        sum[k] += w.x * v.x + w.y * v.y + w.z * v.z + w.w * v.w;
+      }
+    }
+#pragma unroll
+    for (std::uint32_t k = 0; k < kRows; ++k) {
+      const float total = warp_sum(sum[k]);
+      const std::uint32_t index = blockIdx.y * kRows + k;
+      if (threadIdx.x % 32 == 0 && index < job.rows)
+        job.partial[(std::size_t{index} * gridDim.x + blockIdx.x) * (kMixes + 1) + j] = total;
+    }
+  }
+}
+
+// Sinkhorn over the 4 x 4 matrix in lanes 0..15 of a warp (lane = source * 4 + destination); the
+// other lanes hold a copy, so that every lane takes part in the shuffles.
+DS4_DEVICE float combine_entry(float logit, float epsilon, std::uint32_t iterations) {
+  const auto over_destinations = [](float v) {
+    v += shuffle_xor(v, 1);
+    return v + shuffle_xor(v, 2);
+  };
+  const auto over_sources = [](float v) {
+    v += shuffle_xor(v, 4);
+    return v + shuffle_xor(v, 8);
+  };
+  float largest = fmaxf(logit, shuffle_xor(logit, 1));
+  largest = fmaxf(largest, shuffle_xor(largest, 2));
+  float value = expf(logit - largest);
+  value = value / over_destinations(value) + epsilon;
+  value = value / (over_sources(value) + epsilon);
+  for (std::uint32_t i = 1; i < iterations; ++i) {
+    value = value / (over_destinations(value) + epsilon);
+    value = value / (over_sources(value) + epsilon);
+  }
+  return value;
+}
+
+DS4_KERNEL void reduce_rows(ReduceJob job, std::uint32_t chunks) {
+  DS4_SHARED float mixes[kMixes + 1];
+  DS4_SHARED float gates[kStreams];
+  DS4_SHARED float partial_sum[32];
+  wait_for_inputs();
+  const std::uint32_t index = blockIdx.x;
+  const std::size_t r = job.row_indices == nullptr ? index : job.row_indices[index];
+  const std::uint32_t warp = threadIdx.x / 32;
+  const std::uint32_t lane = threadIdx.x % 32;
+  const float* partial = job.partial + std::size_t{index} * chunks * (kMixes + 1);
+  const std::uint32_t outputs = job.mix == nullptr ? kStreams : kMixes;
+  for (std::uint32_t j = warp; j <= outputs; j += blockDim.x / 32) {
+    float sum = 0;
+    for (std::uint32_t c = lane; c < chunks; c += 32)
+      sum += partial[c * (kMixes + 1) + j];
+    sum = warp_sum(sum);
+    if (lane == 0) mixes[j] = sum;
+  }
+  block_sync();
+  const float mean = mixes[outputs] / static_cast<float>(kStreams * job.width);
+  const float inverse_rms = 1.0F / sqrtf(mean + job.norm_epsilon);
+  if (threadIdx.x < kStreams) {
+    const std::uint32_t s = threadIdx.x;
+    gates[s] = gate_of(mixes[s] * inverse_rms * job.scale[0] + job.base[s]) + job.hc_epsilon;
+  }
+  block_sync();
+  const float* streams = job.streams + r * kStreams * job.width;
+  float* reduced = job.reduced + std::size_t{index} * job.width;
+  float square = 0;
+  for (std::uint32_t c = threadIdx.x * 4; c < job.width; c += blockDim.x * 4) {
+    Float4 sum = {0, 0, 0, 0};
+#pragma unroll
+    for (std::uint32_t s = 0; s < kStreams; ++s) {
+      const Float4 v = *reinterpret_cast<const Float4*>(streams + std::size_t{s} * job.width + c);
+      sum = {sum.x + gates[s] * v.x, sum.y + gates[s] * v.y, sum.z + gates[s] * v.z,
+             sum.w + gates[s] * v.w};
+    }
+    square += sum.x * sum.x + sum.y * sum.y + sum.z * sum.z + sum.w * sum.w;
+    *reinterpret_cast<Float4*>(reduced + c) = sum;
+  }
+  const float row_mean = block_sum(square, partial_sum) / static_cast<float>(job.width);
+  const float inverse = 1.0F / sqrtf(row_mean + job.norm_epsilon);
+  float* normed = job.normed + std::size_t{index} * job.width;
+  for (std::uint32_t c = threadIdx.x * 4; c < job.width; c += blockDim.x * 4) {
+    const Float4 v = *reinterpret_cast<const Float4*>(reduced + c);
+    const Float4 w = *reinterpret_cast<const Float4*>(job.norm_weight + c);
+    *reinterpret_cast<Float4*>(normed + c) = {v.x * inverse * w.x, v.y * inverse * w.y,
+                                              v.z * inverse * w.z, v.w * inverse * w.w};
+  }
+  if (job.mix == nullptr || warp != 0) return;
+  float* mix = job.mix + r * (kStreams + kStreams * kStreams);
+  if (lane < kStreams) {
+    const float logit =
+        mixes[kStreams + lane] * inverse_rms * job.scale[1] + job.base[kStreams + lane];
+    mix[lane] = 2.0F * gate_of(logit);
+  }
+  const std::uint32_t j = 2 * kStreams + lane % 16;
+  const float entry = combine_entry(mixes[j] * inverse_rms * job.scale[2] + job.base[j],
+                                    job.hc_epsilon, job.sinkhorn_iterations);
+  if (lane < 16) mix[kStreams + lane] = entry;
+}
+
+DS4_KERNEL void expand(std::uint32_t width, float* streams, const float* output, const float* mix) {
+  wait_for_inputs();
+  const std::size_t r = blockIdx.y;
+  const std::uint32_t c = blockIdx.x * blockDim.x + threadIdx.x;
+  if (c >= width) return;
+  float* at = streams + r * kStreams * width + c;
+  float old[kStreams];
+  float next[kStreams];
+  for (std::uint32_t s = 0; s < kStreams; ++s)
+    old[s] = at[std::size_t{s} * width];
+  expand_channel(mix + r * (kStreams + kStreams * kStreams), output[r * width + c], old, next);
+  for (std::uint32_t s = 0; s < kStreams; ++s)
+    at[std::size_t{s} * width] = next[s];
+}
+
+DS4_KERNEL void steer(std::uint32_t width, const float* direction, float scale, float* output) {
+  DS4_SHARED float partial[32];
+  wait_for_inputs();
+  float* row = output + std::size_t{blockIdx.x} * width;
+  float along = 0;
+  for (std::uint32_t c = threadIdx.x; c < width; c += blockDim.x)
+    along += direction[c] * row[c];
+  along = block_sum(along, partial);
+  for (std::uint32_t c = threadIdx.x; c < width; c += blockDim.x)
+    row[c] -= scale * along * direction[c];
+}
+
+DS4_KERNEL void normalize(
+    std::uint32_t width, const float* in, const float* weight, float epsilon, float* out) {
+  DS4_SHARED float partial[32];
+  wait_for_inputs();
+  const float* from = in + std::size_t{blockIdx.x} * width;
+  float square = 0;
+  for (std::uint32_t c = threadIdx.x; c < width; c += blockDim.x)
+    square += from[c] * from[c];
+  const float inverse =
+      1.0F / sqrtf(block_sum(square, partial) / static_cast<float>(width) + epsilon);
+  for (std::uint32_t c = threadIdx.x; c < width; c += blockDim.x)
+    out[std::size_t{blockIdx.x} * width + c] = from[c] * inverse * weight[c];
+}
+
+DS4_KERNEL void gather(std::uint32_t width, const float* const* from, float* out) {
+  wait_for_inputs();
+  const std::uint32_t c = blockIdx.x * blockDim.x + threadIdx.x;
+  if (c < width) out[std::size_t{blockIdx.y} * width + c] = from[blockIdx.y][c];
+}
+
+DS4_KERNEL void scatter(std::uint32_t width, const float* in, float* const* to) {
+  wait_for_inputs();
+  const std::uint32_t c = blockIdx.x * blockDim.x + threadIdx.x;
+  if (c < width && to[blockIdx.y] != nullptr)
+    to[blockIdx.y][c] = in[std::size_t{blockIdx.y} * width + c];
+}
+
+DS4_KERNEL void add_rows(std::uint32_t width, const float* added, float* streams) {
+  wait_for_inputs();
+  const std::uint32_t c = blockIdx.x * blockDim.x + threadIdx.x;
+  if (c >= width) return;
+  for (std::uint32_t s = 0; s < kStreams; ++s)
+    streams[(std::size_t{blockIdx.y} * kStreams + s) * width + c] +=
+        added[std::size_t{blockIdx.y} * width + c];
+}
+
+LaunchShape by_channel(std::uint32_t rows, std::uint32_t width) {
+  return {.grid_x = (width + kThreads - 1) / kThreads, .grid_y = rows, .threads = kThreads};
+}
+
+}  // namespace
+
+void embed_rows(Stream& stream,
+                const Step& step,
+                const Matrix& embedding,
+                const std::byte* grid,
+                std::uint32_t copies,
+                float* out) {
+  launch(stream, "embed",
+         {.grid_x = (embedding.columns / 8 + 127) / 128, .grid_y = step.count, .threads = 128},
+         embed, step, embedding, grid, copies, out);
+}
+
+void mix_streams(Stream& stream, const MixJob& job) {
+  const std::uint32_t chunks = (job.width + kMixChannels - 1) / kMixChannels;
+  if (job.rows <= 8) {
+    launch(stream, "mixing streams", {.grid_x = chunks, .grid_y = job.rows, .threads = kThreads},
+           mix_chunks<1>, job);
+  } else {
+    launch(stream, "mixing streams",
+           {.grid_x = chunks, .grid_y = (job.rows + 3) / 4, .threads = kThreads}, mix_chunks<4>,
+           job);
+  }
+}
+
+void reduce_streams(Stream& stream, const ReduceJob& job) {
+  const std::uint32_t chunks = (job.width + kMixChannels - 1) / kMixChannels;
+  launch(stream, "reducing streams", {.grid_x = job.rows, .threads = 512}, reduce_rows, job,
+         chunks);
+}
+
+void expand_streams(Stream& stream,
+                    std::uint32_t rows,
+                    std::uint32_t width,
+                    float* streams,
+                    const float* output,
+                    const float* mix) {
+  launch(stream, "expanding streams", by_channel(rows, width), expand, width, streams, output, mix);
+}
+
+void steer_rows(Stream& stream,
+                std::uint32_t rows,
+                std::uint32_t width,
+                const float* direction,
+                float scale,
+                float* output) {
+  launch(stream, "steering", {.grid_x = rows, .threads = kThreads}, steer, width, direction, scale,
+         output);
+}
+
+void normalize_rows(Stream& stream,
+                    std::uint32_t rows,
+                    std::uint32_t width,
+                    const float* in,
+                    const float* weight,
+                    float epsilon,
+                    float* out) {
+  launch(stream, "normalising", {.grid_x = rows, .threads = kThreads}, normalize, width, in, weight,
+         epsilon, out);
+}
+
+void gather_rows(
+    Stream& stream, std::uint32_t rows, std::uint32_t width, const float* const* from, float* out) {
+  launch(stream, "gathering rows", by_channel(rows, width), gather, width, from, out);
+}
+
+void scatter_rows(
+    Stream& stream, std::uint32_t rows, std::uint32_t width, const float* in, float* const* to) {
+  launch(stream, "scattering rows", by_channel(rows, width), scatter, width, in, to);
+}
+
+void add_to_streams(
+    Stream& stream, std::uint32_t rows, std::uint32_t width, const float* added, float* streams) {
+  launch(stream, "adding to streams", by_channel(rows, width), add_rows, width, added, streams);
+}
+
+}  // namespace ds4::cuda

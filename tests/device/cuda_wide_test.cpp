@@ -1,0 +1,38 @@
+// The same comparison with as many heads, index heads and experts as the published model has, which
+// the emulation would take minutes for.
+#include "cuda_pair.h"
+
+namespace ds4 {
+namespace {
+
+convert::ModelShape wide_shape() {
+  convert::ModelShape shape = convert::flash_shape();
+  shape.layer_count = 6;
+  shape.vocab_size = 512;
+  shape.width = 1024;
+  shape.query_rank = 256;
+  shape.output_rank = 256;
+  shape.expert_width = 512;
+  shape.index_top_k = 64;
+  shape.expert_count = 64;
+  shape.compress_ratios.erase(shape.compress_ratios.begin() + 6, shape.compress_ratios.end() - 1);
+  return shape;
+}
+
+TEST(CudaWide, PromptThenDecode) {
+  if (cuda::card_count() == 0) GTEST_SKIP() << "no CUDA device on this machine";
+  test::CudaPair pair(wide_shape(), ElementType::kQ8_0, 512);
+  const auto tokens = test::random_tokens(pair.model.config(), 420, 1);
+  const SequenceId a = pair.cpu->open_sequence(512);
+  const SequenceId b = pair.cuda->open_sequence(512);
+  std::uint32_t from = 0;
+  for (const std::uint32_t count : {300U, 1U, 1U, 4U, 40U, 1U}) {
+    const auto expected = test::run_rows(*pair.cpu, test::rows_of(tokens, a, from, from + count));
+    const auto found = test::run_rows(*pair.cuda, test::rows_of(tokens, b, from, from + count));
+    EXPECT_LT(test::distance(expected, found).relative_rms, 3e-2) << from << " + " << count;
+    from += count;
+  }
+}
+
+}  // namespace
+}  // namespace ds4
