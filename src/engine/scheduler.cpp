@@ -98,6 +98,7 @@ SchedulerStats Scheduler::stats() {
 }
 
 void Scheduler::drain(Clock::time_point deadline) {
+  if (!thread_.joinable()) return;
   {
     std::unique_lock lock(mutex_);
     draining_ = true;

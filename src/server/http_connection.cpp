@@ -28,8 +28,6 @@ using boost::system::error_code;
 namespace {
 
 constexpr std::size_t kReadBytes = 16 * 1024;
-// What a client may send ahead while its request is served; beyond, reading stops.
-constexpr std::size_t kAheadBytesMax = 64 * 1024;
 
 using PlainStream = tcp::socket;
 using TlsStream = asio::ssl::stream<tcp::socket>;
@@ -224,8 +222,9 @@ void Connection<Stream>::on_read_some(const error_code& error, std::size_t bytes
   if (state_ == State::kClosed) return;
   if (error) return close();
   buffer_.commit(bytes);
-  if (state_ == State::kIdle) return read_head();
-  if (buffer_.size() < kAheadBytesMax) read_some();
+  // Bytes sent ahead are the next request's: they wait, and so does the watch for the client's
+  // leaving, which its next write will tell as well.
+  if (state_ == State::kIdle) read_head();
 }
 
 template <class Stream>
@@ -338,7 +337,7 @@ template <class Stream>
 void Connection<Stream>::serve() {
   state_ = State::kServing;
   deadline_.cancel();
-  if (buffer_.size() < kAheadBytesMax) read_some();
+  if (buffer_.size() == 0) read_some();
   shared_->handler.handle(this->shared_from_this());
 }
 

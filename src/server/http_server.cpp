@@ -35,7 +35,7 @@ std::string address_text(const tcp::endpoint& endpoint) {
 
 }  // namespace
 
-struct HttpServer::Impl : std::enable_shared_from_this<HttpServer::Impl> {
+struct HttpServer::Impl {
   Impl(HttpOptions options, Handler& handler)
       : shared(std::make_shared<HttpShared>(std::move(options), handler)),
         io(static_cast<int>(shared->options.thread_count)) {}
@@ -128,18 +128,17 @@ void HttpServer::Impl::listen() {
 
 void HttpServer::Impl::accept(Listener& listener) {
   listener.acceptor.async_accept(
-      asio::make_strand(io),
-      [self = shared_from_this(), &listener](const error_code& error, tcp::socket socket) {
-        if (self->shared->stopping || error == asio::error::operation_aborted) return;
+      asio::make_strand(io), [this, &listener](const error_code& error, tcp::socket socket) {
+        if (shared->stopping || error == asio::error::operation_aborted) return;
         if (!error) {
-          self->serve(std::move(socket));
-          return self->accept(listener);
+          serve(std::move(socket));
+          return accept(listener);
         }
-        log(self->shared->options.log, LogLevel::kWarning,
+        log(shared->options.log, LogLevel::kWarning,
             fmt::format("cannot accept a connection: {}", error.message()));
         listener.pause.expires_after(kAcceptPause);
-        listener.pause.async_wait([self, &listener](const error_code& cancelled) {
-          if (!cancelled) self->accept(listener);
+        listener.pause.async_wait([this, &listener](const error_code& cancelled) {
+          if (!cancelled) accept(listener);
         });
       });
 }
@@ -165,7 +164,7 @@ void HttpServer::Impl::turn_away(tcp::socket socket) {
 }
 
 HttpServer::HttpServer(HttpOptions options, Handler& handler)
-    : impl_(std::make_shared<Impl>(std::move(options), handler)) {
+    : impl_(std::make_unique<Impl>(std::move(options), handler)) {
   impl_->load_tls();
   impl_->listen();
   for (const auto& listener : impl_->listeners)
@@ -178,8 +177,6 @@ HttpServer::~HttpServer() {
   stop_accepting();
   impl_->io.stop();
   impl_->threads.clear();
-  // Handlers that never ran hold references to Impl; the listeners go first.
-  impl_->listeners.clear();
 }
 
 std::vector<std::string> HttpServer::addresses() const {

@@ -33,11 +33,12 @@ Server::Server(Engine& engine, ServerOptions options, PrefixStore* store) {
   service_->set_connection_count([http = http_.get()] { return http->connections(); });
 }
 
-// The network ends first: its handlers use the service; then the scheduler, whose clients do.
+// The answers end first, while their connections still exist; then the network, whose handlers use
+// the service and the scheduler.
 Server::~Server() {
   if (service_) service_->start_draining();
   if (http_) http_->stop_accepting();
-  scheduler_.reset();
+  if (scheduler_) scheduler_->drain(std::chrono::steady_clock::now());
   http_.reset();
 }
 
