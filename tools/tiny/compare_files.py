@@ -51,14 +51,16 @@ def main():
     reference = []
     for file in args.files:
         own = all_tokens = 0.0
-        own_count = count = same = 0
+        own_count = count = same = own_same = 0
         for number, (ids, marks) in enumerate(conversations):
             rows = logits_rows(args.ds4_gguf, file, ids, len(tokenizer))
             best = [best_of(row) for row in rows]
             if file == args.files[0]:
                 reference.append(best)
-            same += sum(a == b for a, b in zip(best, reference[number]))
+            agrees = [a == b for a, b in zip(best, reference[number])]
             mine = {p for first, last in marks for p in range(first - 1, last - 1)}
+            same += sum(agrees)
+            own_same += sum(agrees[p] for p in mine)
             for p in range(len(ids) - 1):
                 loss = loss_of(rows[p], ids[p + 1])
                 all_tokens += loss
@@ -68,7 +70,7 @@ def main():
                     own_count += 1
         positions = sum(len(r) for r in reference)
         print(f"{file}: own turns {own / own_count:.5f} ({own_count} tokens), all {all_tokens / count:.5f} ({count} tokens), "
-              f"same choice as the first file {same / positions:.4f}", flush=True)
+              f"same choice as the first file {same / positions:.4f}, in own turns {own_same / own_count:.4f}", flush=True)
 
 
 if __name__ == "__main__":
