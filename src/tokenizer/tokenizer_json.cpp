@@ -99,7 +99,8 @@ class Loader {
     if (model.value("type", Json("BPE")) != "BPE") unsupported("its model is not BPE");
     const auto is_off = [&](const char* key) {
       const auto value = model.find(key);
-      return value == model.end() || value->is_null() || *value == false || *value == "";
+      if (value == model.end() || value->is_null() || *value == false) return true;
+      return value->is_string() && value->get_ref<const std::string&>().empty();
     };
     for (const char* key : {"dropout", "unk_token", "continuing_subword_prefix",
                             "end_of_word_suffix", "byte_fallback", "ignore_merges"}) {
