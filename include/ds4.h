@@ -27,6 +27,9 @@
 #ifndef DS4_H
 #define DS4_H
 
+/* C in C's own style. */
+/* NOLINTBEGIN(modernize-deprecated-headers,modernize-use-using,readability-identifier-naming) */
+
 #include <stddef.h>
 #include <stdint.h>
 
@@ -273,5 +276,7 @@ DS4_API ds4_status ds4_session_load(ds4_session* session, const char* path);
 #ifdef __cplusplus
 }
 #endif
+
+/* NOLINTEND(modernize-deprecated-headers,modernize-use-using,readability-identifier-naming) */
 
 #endif /* DS4_H */

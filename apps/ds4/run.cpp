@@ -75,7 +75,7 @@ AnswerResult show_answer(const Run& run,
     progress.clear();
     write_out(text);
   });
-  const AnswerResult result = make(
+  AnswerResult result = make(
       {.prefill = [&](std::uint32_t done, std::uint32_t total) { progress.update(done, total); },
        .token = [&](std::string_view bytes) { printer.feed(bytes); },
        .stop_requested = [] { return InterruptGuard::requested(); }});

@@ -191,6 +191,7 @@ ds4_status ds4_engine_set_power(ds4_engine* engine, int32_t percent) {
   });
 }
 
+// NOLINTNEXTLINE(readability-function-size): seven parameters, as the ABI has them.
 ds4_status ds4_tokenize(const ds4_engine* engine,
                         const char* text,
                         size_t text_bytes,

@@ -1,4 +1,5 @@
 #pragma once
+#include <algorithm>
 #include <cstddef>
 #include <cstring>
 #include <exception>
@@ -93,9 +94,11 @@ ds4_status write_buffer(const Element* elements,
                         std::size_t* count) {
   require(count, "the count to store");
   *count = element_count;
-  if (buffer == nullptr && capacity != 0) require(buffer, "the buffer");
   if (element_count > capacity) return fail(DS4_BUFFER_TOO_SMALL, "the buffer is too small");
-  if (element_count != 0) std::memcpy(buffer, elements, element_count * sizeof(Element));
+  if (element_count == 0) return DS4_OK;
+  if (buffer == nullptr)
+    throw Error(ErrorCode::kInvalidArgument, "a buffer with a capacity must not be NULL");
+  std::memcpy(buffer, elements, element_count * sizeof(Element));
   return DS4_OK;
 }
 
