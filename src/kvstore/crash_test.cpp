@@ -108,6 +108,22 @@ TEST_F(CrashTest, KilledAtAnyStepOfEvictionAndPurge) {
   }
 }
 
+// What a killed process cannot show: everything is synced before it gets its name, and named for
+// good before the catalogue knows it.
+TEST_F(CrashTest, FilesAreSyncedBeforeTheyAreNamedAndEntered) {
+  std::vector<WriteStep> steps;
+  StoreOptions store_options = options();
+  store_options.step_hook = [&](WriteStep step, const std::filesystem::path&) {
+    if (steps.empty() || steps.back() != step) steps.push_back(step);
+  };
+  Store store(store_options);
+  steps.clear();
+  save(store, store.key_space(test_model(small_layout())), Conversation().grow(100, 1));
+  EXPECT_EQ(steps,
+            (std::vector{WriteStep::kCreate, WriteStep::kWrite, WriteStep::kSync,
+                         WriteStep::kRename, WriteStep::kSyncDirectory, WriteStep::kCatalogue}));
+}
+
 TEST_F(CrashTest, WhatADeadProcessHeldIsFreeAgain) {
   { Store store(options()); }
   survives(1'000'000, options(), [&](Store& store, const KeySpace& space) {
