@@ -47,6 +47,8 @@ class LineEditor final : public LineReader {
     ::el_source(editor_, nullptr);
   }
 
+  LineEditor(const LineEditor&) = delete;
+  LineEditor& operator=(const LineEditor&) = delete;
   ~LineEditor() override {
     ::el_end(editor_);
     ::history_end(history_);
