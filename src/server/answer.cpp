@@ -235,12 +235,17 @@ void Answer::handle(const chat::ResponseEvent& event) {
   }
 }
 
+const OfferedTool* Answer::offers(std::string_view name) const {
+  for (const OfferedTool& tool : options_.tools)
+    if (tool.name == name) return &tool;
+  return nullptr;
+}
+
 std::string Answer::problems_of(const std::vector<chat::ParsedCall>& calls) const {
   std::string problems;
   for (const chat::ParsedCall& call : calls) {
-    const auto tool = std::find_if(options_.tools.begin(), options_.tools.end(),
-                                   [&](const OfferedTool& it) { return it.name == call.name; });
-    if (tool == options_.tools.end()) {
+    const OfferedTool* tool = offers(call.name);
+    if (tool == nullptr) {
       problems += fmt::format("There is no tool \"{}\". ", call.name);
       continue;
     }
@@ -256,22 +261,28 @@ bool Answer::finish_calls() {
   outcome_.message = problems_of(open_calls_);
   if (!outcome_.message.empty() && retries_ < options_.tool_retries_max) return false;
   outcome_.message.clear();
+  const std::size_t call_count = open_calls_.size();
+  // A tool that nobody offered is not for anyone to run.
+  if (!options_.tools.empty()) {
+    std::erase_if(open_calls_, [&](const chat::ParsedCall& call) { return !offers(call.name); });
+    calls_done_ = !open_calls_.empty();
+  }
   FinishedCalls finished;
   std::size_t bytes = 0;
   for (const chat::ParsedCall& call : open_calls_) {
     if (options_.one_call_at_most && !finished.calls.empty()) break;
-    const auto tool = std::find_if(options_.tools.begin(), options_.tools.end(),
-                                   [&](const OfferedTool& it) { return it.name == call.name; });
+    const OfferedTool* tool = offers(call.name);
     std::string arguments = call.arguments;
-    if (tool != options_.tools.end())
+    if (tool != nullptr)
       arguments = chat::coerce_arguments(call.arguments, tool->schema.json).arguments;
     bytes += arguments.size() + 64;
     finished.calls.push_back({random_id(options_.call_id_prefix), call.name, std::move(arguments)});
   }
   // Text shown of this turn is what the block follows.
-  if (raw_.starts_with(block_text_) && finished.calls.size() == open_calls_.size())
+  const bool is_whole = finished.calls.size() == call_count && !finished.calls.empty();
+  if (raw_.starts_with(block_text_) && is_whole)
     outcome_.exact_tool_block = raw_.substr(block_text_.size());
-  push(std::move(finished), bytes);
+  if (!finished.calls.empty()) push(std::move(finished), bytes);
   return true;
 }
 

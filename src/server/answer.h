@@ -75,6 +75,7 @@ class Answer final : public GenerationClient {
   TokenVerdict close_reasoning(bool drops_token, std::string_view before);
   TokenVerdict send_back(const std::string& problem, chat::TranscriptEnd end);
   void push_logprobs(const GeneratedToken& token);
+  const OfferedTool* offers(std::string_view name) const;
   std::string problems_of(const std::vector<chat::ParsedCall>& calls) const;
 
   const tokenizer::Tokenizer& tokenizer_;

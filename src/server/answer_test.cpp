@@ -112,6 +112,19 @@ TEST(Answer, SendsAMalformedCallBackToTheModelTwice) {
   EXPECT_EQ(said.record.text, "Try.");
 }
 
+TEST(Answer, GivesNoCallOfAToolThatIsNotOffered) {
+  AnswerOptions options = plain();
+  options.tool_retries_max = 1;
+  options.tools = {tool("f", R"({"type":"object"})")};
+  const std::string call =
+      "<｜DSML｜tool_calls>\n<｜DSML｜invoke "
+      "name=\"other\">\n</｜DSML｜invoke>\n</｜DSML｜tool_calls>";
+  const Said said = say("Try." + call + call, options);
+  EXPECT_TRUE(said.record.calls.empty());
+  EXPECT_EQ(said.outcome.finish, Finish::kStop);
+  EXPECT_EQ(said.record.text, "Try.");
+}
+
 TEST(Answer, IdsAreUnguessable) {
   EXPECT_EQ(random_id("call_").size(), 5 + 32U);
   EXPECT_NE(random_id("call_"), random_id("call_"));

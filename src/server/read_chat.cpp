@@ -114,6 +114,35 @@ void read_stream_options(const Fields& body, Ask& ask) {
   ask.include_usage = fields.flag("include_usage").value_or(false);
 }
 
+void read_limits(const Fields& body, Ask& ask) {
+  for (const std::string_view name : {"max_tokens", "max_completion_tokens"})
+    if (const auto most = body.integer(name, 1, 1 << 30))
+      ask.tokens_max = static_cast<std::uint32_t>(*most);
+  if (body.flag("logprobs").value_or(false)) ask.top_logprobs = 0;
+  if (const auto count = body.integer("top_logprobs", 0, 20)) {
+    if (!ask.top_logprobs && *count > 0) refuse_field("top_logprobs", "needs logprobs: true");
+    if (ask.top_logprobs) ask.top_logprobs = static_cast<std::uint32_t>(*count);
+  }
+}
+
+void read_conversation(const Fields& body, Ask& ask) {
+  const Json* messages = body.list("messages");
+  if (messages == nullptr || messages->empty()) refuse_field("messages", "is missing or empty");
+  if (messages->size() > kMessagesMax)
+    refuse_field("messages", fmt::format("at most {} messages", kMessagesMax));
+  std::vector<std::string> system_texts;
+  std::size_t index = 0;
+  for (const Json& item : *messages) {
+    chat::Message message = read_message(item, fmt::format("messages[{}]", index++));
+    if (message.role == chat::Role::kSystem && ask.messages.empty()) {
+      system_texts.push_back(*message.content);
+    } else {
+      ask.messages.push_back(std::move(message));
+    }
+  }
+  place_system(ask, system_texts);
+}
+
 }  // namespace
 
 Ask read_chat(std::string_view text, const AskDefaults& defaults) {
@@ -169,32 +198,11 @@ Ask read_chat(std::string_view text, const AskDefaults& defaults) {
   read_tools(body, ask);
   ask.stops = read_stops(body, "stop");
   ask.one_call_at_most = !body.flag("parallel_tool_calls").value_or(true);
-  for (const std::string_view name : {"max_tokens", "max_completion_tokens"})
-    if (const auto most = body.integer(name, 1, 1 << 30))
-      ask.tokens_max = static_cast<std::uint32_t>(*most);
-  if (body.flag("logprobs").value_or(false)) ask.top_logprobs = 0;
-  if (const auto count = body.integer("top_logprobs", 0, 20)) {
-    if (!ask.top_logprobs && *count > 0) refuse_field("top_logprobs", "needs logprobs: true");
-    if (ask.top_logprobs) ask.top_logprobs = static_cast<std::uint32_t>(*count);
-  }
+  read_limits(body, ask);
   if (const Json* format = body.find("response_format"))
     ask.format = read_format(*format, "response_format", SchemaPlace::kMember);
 
-  const Json* messages = body.list("messages");
-  if (messages == nullptr || messages->empty()) refuse_field("messages", "is missing or empty");
-  if (messages->size() > kMessagesMax)
-    refuse_field("messages", fmt::format("at most {} messages", kMessagesMax));
-  std::vector<std::string> system_texts;
-  std::size_t index = 0;
-  for (const Json& item : *messages) {
-    chat::Message message = read_message(item, fmt::format("messages[{}]", index++));
-    if (message.role == chat::Role::kSystem && ask.messages.empty()) {
-      system_texts.push_back(*message.content);
-    } else {
-      ask.messages.push_back(std::move(message));
-    }
-  }
-  place_system(ask, system_texts);
+  read_conversation(body, ask);
   return ask;
 }
 

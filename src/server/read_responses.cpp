@@ -199,6 +199,25 @@ void read_reasoning_options(const Fields& body, Ask& ask) {
   ask.shows_reasoning = summary != "none";
 }
 
+void read_input(const Fields& body, Ask& ask) {
+  std::vector<std::string> system_texts;
+  if (const auto instructions = body.text("instructions")) system_texts.push_back(*instructions);
+  const Json* input = body.find("input");
+  if (input == nullptr) refuse_field("input", "is missing");
+  if (input->is_string()) {
+    ask.messages.push_back(chat::user_message(input->get<std::string>()));
+  } else if (input->is_array() && !input->empty()) {
+    ItemReader reader(ask, system_texts);
+    std::size_t index = 0;
+    for (const Json& item : *input)
+      reader.read(item, fmt::format("input[{}]", index++));
+    reader.flush();
+  } else {
+    refuse_field("input", "expected text or a list of items");
+  }
+  place_system(ask, system_texts);
+}
+
 }  // namespace
 
 Ask read_responses(std::string_view text, const AskDefaults& defaults) {
@@ -263,23 +282,7 @@ Ask read_responses(std::string_view text, const AskDefaults& defaults) {
     if (const Json* format = fields.find("format"))
       ask.format = read_format(*format, "text.format", SchemaPlace::kInline);
   }
-
-  std::vector<std::string> system_texts;
-  if (const auto instructions = body.text("instructions")) system_texts.push_back(*instructions);
-  const Json* input = body.find("input");
-  if (input == nullptr) refuse_field("input", "is missing");
-  if (input->is_string()) {
-    ask.messages.push_back(chat::user_message(input->get<std::string>()));
-  } else if (input->is_array() && !input->empty()) {
-    ItemReader reader(ask, system_texts);
-    std::size_t index = 0;
-    for (const Json& item : *input)
-      reader.read(item, fmt::format("input[{}]", index++));
-    reader.flush();
-  } else {
-    refuse_field("input", "expected text or a list of items");
-  }
-  place_system(ask, system_texts);
+  read_input(body, ask);
   return ask;
 }
 
