@@ -12,10 +12,10 @@ namespace {
 
 TEST(DecodeLaw, NoAllocationInAHundredSteps) {
   const test::RandomModel model(test::small_shape());
-  Engine engine({},
-                cpu::make_cpu_executor(model.config(), model.weights(),
-                                       {.thread_count = 2, .rows_max = 64}),
-                nullptr, nullptr);
+  Engine engine(
+      {},
+      cpu::make_cpu_executor(model.config(), model.weights(), {.thread_count = 2, .rows_max = 64}),
+      nullptr, nullptr);
   // The interval puts checkpoints inside the hundred steps.
   Session session(engine, {.context = 600, .checkpoint_interval = 128, .checkpoint_count = 3});
   sample::Sampler sampler(model.config().vocab_size, 1);

@@ -34,8 +34,11 @@ class ExecutorTest : public testing::Test {
 test::RandomModel* ExecutorTest::model_ = nullptr;
 
 // Runs tokens [from, to) of `tokens` as one batch and returns the logits of the last.
-Logits run(Executor& executor, SequenceId sequence, const std::vector<TokenId>& tokens,
-           std::uint32_t from, std::uint32_t to) {
+Logits run(Executor& executor,
+           SequenceId sequence,
+           const std::vector<TokenId>& tokens,
+           std::uint32_t from,
+           std::uint32_t to) {
   std::vector<BatchRow> rows;
   for (std::uint32_t p = from; p < to; ++p)
     rows.push_back({tokens[p], Position{p}, sequence, p + 1 == to});
@@ -243,8 +246,8 @@ TEST_F(ExecutorTest, SteeringByZeroChangesNothingAndOtherwiseDoes) {
   const auto tokens = test::random_tokens(model_->config(), 30, 11);
   const auto expected = decode_all(*executor, tokens);
   Steering steering;
-  steering.directions.assign(
-      std::size_t{model_->config().layer_count} * model_->config().width, 0.125F);
+  steering.directions.assign(std::size_t{model_->config().layer_count} * model_->config().width,
+                             0.125F);
   executor->set_steering(steering);
   EXPECT_EQ(decode_all(*executor, tokens), expected);
   steering.ffn_scale = 1.0F;

@@ -1,4 +1,6 @@
 // Sessions: whatever sync() keeps, extends, rewinds or rebuilds, the result is that of a fresh one.
+#include "engine/session.h"
+
 #include <cstdio>
 #include <random>
 #include <vector>
@@ -7,7 +9,6 @@
 
 #include "base/error.h"
 #include "cpu/cpu_executor.h"
-#include "engine/session.h"
 #include "sample/sampler.h"
 #include "support/random_model.h"
 
@@ -57,8 +58,9 @@ TEST_F(SessionTest, RandomEditsAlwaysMatchAFreshSession) {
   Tokens prompt = test::random_tokens(model_->config(), 700, 1);
   for (int step = 0; step < 25; ++step) {
     // Cut somewhere, often near the end, and continue differently.
-    const std::size_t cut = random() % 3 == 0 ? 1 + random() % prompt.size()
-                                              : prompt.size() - random() % std::min<std::size_t>(20, prompt.size());
+    const std::size_t cut =
+        random() % 3 == 0 ? 1 + random() % prompt.size()
+                          : prompt.size() - random() % std::min<std::size_t>(20, prompt.size());
     prompt.resize(std::max<std::size_t>(1, cut));
     const Tokens more = test::random_tokens(model_->config(), random() % 150, random());
     prompt.insert(prompt.end(), more.begin(), more.end());
@@ -101,7 +103,8 @@ TEST_F(SessionTest, RewindReplaysLessThanAnInterval) {
 
 TEST_F(SessionTest, SavedStateContinuesInAnotherSession) {
   Engine engine = make_engine();
-  for (const std::size_t n : {1U, 127U, 128U, 129U, 255U, 256U, 257U, 383U, 385U, 511U, 512U, 513U}) {
+  for (const std::size_t n :
+       {1U, 127U, 128U, 129U, 255U, 256U, 257U, 383U, 385U, 511U, 512U, 513U}) {
     Session session(engine, {.context = 800});
     const Tokens prompt = test::random_tokens(model_->config(), n, 4);
     session.sync(prompt);
@@ -162,9 +165,10 @@ TEST_F(SessionTest, AStopKeepsWhatIsDone) {
   Session session(engine, {.context = 600});
   const Tokens prompt = test::random_tokens(model_->config(), 400, 8);
   std::stop_source source;
-  SyncOptions options{.progress = [&](std::uint32_t done, std::uint32_t) {
-                        if (done >= 128) source.request_stop();
-                      },
+  SyncOptions options{.progress =
+                          [&](std::uint32_t done, std::uint32_t) {
+                            if (done >= 128) source.request_stop();
+                          },
                       .stop = source.get_token()};
   try {
     session.sync(prompt, options);

@@ -21,10 +21,14 @@ using convert::TensorClass;
 
 ElementType type_of(const PlannedTensor& tensor, ElementType matrix_type) {
   switch (tensor.tensor_class) {
-    case TensorClass::kVector: return ElementType::kF32;
-    case TensorClass::kIndices: return ElementType::kI32;
-    case TensorClass::kDense: return ElementType::kF32;
-    default: return matrix_type;
+    case TensorClass::kVector:
+      return ElementType::kF32;
+    case TensorClass::kIndices:
+      return ElementType::kI32;
+    case TensorClass::kDense:
+      return ElementType::kF32;
+    default:
+      return matrix_type;
   }
 }
 
@@ -134,7 +138,9 @@ RandomModel::RandomModel(const convert::ModelShape& shape, ElementType type, std
   weights_ = bind_weights(*file_, nullptr, config_, {});
 }
 
-std::vector<TokenId> random_tokens(const ModelConfig& config, std::size_t count, std::uint64_t seed) {
+std::vector<TokenId> random_tokens(const ModelConfig& config,
+                                   std::size_t count,
+                                   std::uint64_t seed) {
   std::mt19937_64 random(seed);
   std::vector<TokenId> tokens;
   for (std::size_t i = 0; i < count; ++i)

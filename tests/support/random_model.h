@@ -11,13 +11,13 @@
 
 namespace ds4::test {
 
-// A shape small enough to run thousands of tokens in a second that still has every kind of layer, an
-// MTP block, and dimensions unlike the published ones: what works here reads its dimensions from the
-// file.
+// A shape small enough to run thousands of tokens in a second that still has every kind of layer,
+// an MTP block, and dimensions unlike the published ones: what works here reads its dimensions from
+// the file.
 convert::ModelShape small_shape();
 
-// Writes a model of that shape with random weights, matrices in `type` (vectors stay f32).  The same
-// seed gives the same bytes.
+// Writes a model of that shape with random weights, matrices in `type` (vectors stay f32).  The
+// same seed gives the same bytes.
 void write_random_model(const std::filesystem::path& path,
                         const convert::ModelShape& shape,
                         ElementType type,
@@ -26,7 +26,8 @@ void write_random_model(const std::filesystem::path& path,
 // A random model in a temporary file, loaded.  The file is removed at once: the mapping keeps it.
 class RandomModel {
  public:
-  explicit RandomModel(const convert::ModelShape& shape, ElementType type = ElementType::kF32,
+  explicit RandomModel(const convert::ModelShape& shape,
+                       ElementType type = ElementType::kF32,
                        std::uint64_t seed = 1);
   const ModelConfig& config() const { return config_; }
   const Weights& weights() const { return weights_; }
@@ -39,6 +40,8 @@ class RandomModel {
 };
 
 // `count` random token ids of the model.
-std::vector<TokenId> random_tokens(const ModelConfig& config, std::size_t count, std::uint64_t seed);
+std::vector<TokenId> random_tokens(const ModelConfig& config,
+                                   std::size_t count,
+                                   std::uint64_t seed);
 
 }  // namespace ds4::test
