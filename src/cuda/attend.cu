@@ -105,11 +105,16 @@ DS4_DEVICE void unpack_row(const std::byte* from, std::uint16_t* to) {
     out = reinterpret_cast<Words4*>(to + lane * 16);
   } else {
     const auto* values = reinterpret_cast<const Words2*>(from + kNopeDim + 8 + (lane - 28) * 32);
+    const float scale = power_of_two(static_cast<int>(from[kNopeDim + 7]) - 127);
+    const auto pair_of = [scale](std::uint32_t codes) {
+      return pack_half2(static_cast<float>(static_cast<std::int16_t>(codes & 0xFFFF)) * scale,
+                        static_cast<float>(static_cast<std::int16_t>(codes >> 16)) * scale);
+    };
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const Words2 v = values[i];
-      pairs[2 * i] = v.x;
-      pairs[2 * i + 1] = v.y;
+      pairs[2 * i] = pair_of(v.x);
+      pairs[2 * i + 1] = pair_of(v.y);
     }
     out = reinterpret_cast<Words4*>(to + kNopeDim + (lane - 28) * 16);
   }

@@ -247,6 +247,8 @@ bool CudaMachine::begin_pass(bool recordable) {
   if (!recordable || row_count() > kRecordRowsMax || !Stream::can_record()) return true;
   const PassKey key{row_count(), visible_max_ / 4 > config_.index_top_k, direct_};
   if (const auto found = recordings_.find(key); found != recordings_.end()) {
+    // What a pass before left to be added belongs to its own streams.
+    pending_expand_ = false;
     stream_.replay(found->second);
     return false;
   }

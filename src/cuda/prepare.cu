@@ -64,9 +64,16 @@ DS4_DEVICE void pack_row(const float (&v)[4], std::byte* to) {
     amax = fmaxf(amax, shuffle_xor(amax, mask));
   const std::uint32_t first = threadIdx.x * 4;
   if (first >= kNopeDim) {
+    const int exponent = scale_exponent(fmaxf(amax, 1e-4F), 1.0F / 32767.0F);
+    const float inverse = power_of_two(-exponent);
+    std::uint32_t code[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i)
+      code[i] =
+          static_cast<std::uint32_t>(static_cast<std::int32_t>(rintf(v[i] * inverse))) & 0xFFFF;
     *reinterpret_cast<Words2*>(to + kNopeDim + 8 + (first - kNopeDim) * 2) = {
-        pack_half2(v[0], v[1]), pack_half2(v[2], v[3])};
-    if (threadIdx.x == kThreads - 1) to[kNopeDim + 7] = std::byte{0};
+        code[0] | (code[1] << 16), code[2] | (code[3] << 16)};
+    if (threadIdx.x == kThreads - 1) to[kNopeDim + 7] = static_cast<std::byte>(e8m0_code(exponent));
     return;
   }
   const int exponent = scale_exponent(fmaxf(amax, 1e-4F), 1.0F / 448.0F);

@@ -81,6 +81,28 @@ inline Distance distance(const std::vector<float>& expected, const std::vector<f
   return {std::isfinite(relative) ? relative : INFINITY, largest};
 }
 
+// The median over rows of their relative distance: one expert or compressed row chosen otherwise,
+// where two were equal but for rounding, moves its own row's logits and no others.
+inline double typical_distance(const std::vector<float>& expected,
+                               const std::vector<float>& found,
+                               std::size_t row_width) {
+  std::vector<double> rows;
+  for (std::size_t first = 0; first < expected.size(); first += row_width) {
+    const auto part = [&](const std::vector<float>& all) {
+      const auto begin = all.begin() + static_cast<std::ptrdiff_t>(first);
+      return std::vector<float>(begin, begin + static_cast<std::ptrdiff_t>(row_width));
+    };
+    rows.push_back(distance(part(expected), part(found)).relative_rms);
+  }
+  std::nth_element(rows.begin(), rows.begin() + static_cast<std::ptrdiff_t>(rows.size() / 2),
+                   rows.end());
+  return rows[rows.size() / 2];
+}
+
+inline void append(std::vector<float>& all, const std::vector<float>& more) {
+  all.insert(all.end(), more.begin(), more.end());
+}
+
 inline void copy_state(const Executor& from, SequenceId source, Executor& to, SequenceId target) {
   const std::uint32_t length = from.length(source);
   to.begin_restore(target, length);
