@@ -197,6 +197,8 @@ int main(int argc, char** argv) {
                  "rows of one prefill batch; 0: the backend's default");
   app.add_option("--threads", options.open.thread_count, "processor threads; 0: one per core");
   app.add_option("--end-token", options.end_token, "token that greedy decoding never takes");
+  app.add_option("--stage-times", options.open.stage_times,
+                 "seconds by stage to this file; slows the run (cuda)");
   app.add_option("--csv", options.csv, "also write the table to this file");
   CLI11_PARSE(app, argc, argv);
   try {

@@ -2,6 +2,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "backend/executor.h"
@@ -14,6 +15,8 @@ struct CudaOptions {
   std::uint32_t rows_max = 2048;   // rows of one batch: the prefill chunk
   std::uint32_t context = 32768;   // of the longest sequence expected: sizes the indexer's scratch
   RowCodec codec = RowCodec::kPacked;
+  // Times every stage into this file, at the price of waiting after each; empty: no.
+  std::string stage_times = {};
   // Bytes loaded so far and in all, now and then; may be empty.
   std::function<void(std::uint64_t done, std::uint64_t total)> progress = {};
 };

@@ -1,7 +1,6 @@
 #include "cuda/device.h"
 
 #include <chrono>
-#include <cstdlib>
 #include <fstream>
 #include <map>
 
@@ -102,10 +101,10 @@ struct Stream::Timing {
   std::chrono::steady_clock::time_point last = std::chrono::steady_clock::now();
 };
 
-Stream::Stream(bool programmatic) : programmatic_(programmatic) {
-  if (const char* path = std::getenv("DS4_CUDA_SYNC")) {
+Stream::Stream(bool programmatic, const std::string& stage_times) : programmatic_(programmatic) {
+  if (!stage_times.empty()) {
     timing_ = std::make_unique<Timing>();
-    timing_->path = path;
+    timing_->path = stage_times;
   }
   check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "creating a stream");
 }
@@ -159,8 +158,8 @@ void Stream::synchronize(const char* stage) {
   check(cudaStreamSynchronize(stream_), stage);
 }
 
-bool Stream::can_record() {
-  return std::getenv("DS4_CUDA_SYNC") == nullptr && std::getenv("DS4_CUDA_NO_GRAPH") == nullptr;
+bool Stream::can_record() const {
+  return !timing_;
 }
 
 void Stream::begin_recording() {

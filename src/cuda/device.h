@@ -103,11 +103,11 @@ class Recording {
 };
 
 // An ordered queue of launches and copies.  Errors of earlier work surface at synchronize(), with
-// the stage that was waited for.  DS4_CUDA_SYNC in the environment makes every launch wait, so that
-// an error names its stage; its value is a file that gets launches and seconds by stage at the end.
+// the stage that was waited for.  With a `stage_times` file every launch waits, so that an error
+// names its stage, and the file gets seconds and launches by stage at the end.
 class Stream {
  public:
-  explicit Stream(bool programmatic);
+  explicit Stream(bool programmatic, const std::string& stage_times = {});
   Stream(const Stream&) = delete;
   Stream& operator=(const Stream&) = delete;
   ~Stream();
@@ -132,7 +132,7 @@ class Stream {
 
   // Launches between the two are kept, not run; returns nothing runnable where recording is not
   // supported, and then they ran.
-  static bool can_record();
+  bool can_record() const;
   void begin_recording();
   Recording end_recording();
   void replay(const Recording& recording);

@@ -132,6 +132,23 @@ DS4_DEVICE void stage(const float* from, std::uint32_t count, float* to) {
     *reinterpret_cast<Float4*>(to + padded(c)) = *reinterpret_cast<const Float4*>(from + c);
 }
 
+// Stands for a type that the kernel does not know beforehand.  A kernel built for its types needs
+// half the registers of one that holds every format.
+constexpr ElementType kAnyType = ElementType::kI32;
+
+template <ElementType kRouted, ElementType kShared, class Body>
+DS4_DEVICE void with_expert_codec(bool is_shared, ElementType type, const Body& body) {
+  if constexpr (kRouted == kAnyType) {
+    with_codec(type, body);
+  } else {
+    if (is_shared) {
+      body(Codec<kShared>{});
+    } else {
+      body(Codec<kRouted>{});
+    }
+  }
+}
+
 // Two outputs of a warp, gate and up: four rows in flight.
 template <class C>
 DS4_DEVICE void gate_up_pair(const Matrix& gate,
@@ -157,7 +174,8 @@ DS4_DEVICE void gate_up_pair(const Matrix& gate,
   }
 }
 
-DS4_KERNEL void gate_up(ExpertsJob job) {
+template <ElementType kRouted, ElementType kShared>
+DS4_KERNEL void DS4_BOUNDS(kThreads, 2) gate_up(ExpertsJob job) {
   DS4_SHARED Grid grid[kGridRows];
   auto* x = reinterpret_cast<float*>(dynamic_shared());
   const std::uint32_t slots = job.used + 1;
@@ -178,7 +196,7 @@ DS4_KERNEL void gate_up(ExpertsJob job) {
     const std::uint32_t output = first + o;
     if (output >= gate.rows) return;
     float sum[4] = {};
-    with_codec(gate.type, [&](auto codec) {
+    with_expert_codec<kRouted, kShared>(is_shared, gate.type, [&](auto codec) {
       gate_up_pair<decltype(codec)>(gate, up, slab, output, x, grid, sum);
     });
 #pragma unroll
@@ -213,7 +231,8 @@ DS4_DEVICE void down_four(const Matrix& m,
   }
 }
 
-DS4_KERNEL void down(ExpertsJob job) {
+template <ElementType kRouted, ElementType kShared>
+DS4_KERNEL void DS4_BOUNDS((kExpertsUsedMax + 1) * 32, 2) down(ExpertsJob job) {
   DS4_SHARED Grid grid[kGridRows];
   DS4_SHARED float parts[kExpertsUsedMax + 1][kDownOutputs];
   const std::uint32_t r = blockIdx.y;
@@ -235,8 +254,9 @@ DS4_KERNEL void down(ExpertsJob job) {
   for (std::uint32_t o = 0; o < kDownOutputs; o += 4) {
     float sum[4] = {};
     if (first + o < m.rows) {
-      with_codec(m.type,
-                 [&](auto codec) { down_four<decltype(codec)>(m, slab, first + o, x, grid, sum); });
+      with_expert_codec<kRouted, kShared>(is_shared, m.type, [&](auto codec) {
+        down_four<decltype(codec)>(m, slab, first + o, x, grid, sum);
+      });
     }
 #pragma unroll
     for (std::uint32_t i = 0; i < 4; ++i) {
@@ -322,6 +342,27 @@ DS4_KERNEL void combine(std::uint32_t slots,
   *reinterpret_cast<Float4*>(output + std::size_t{blockIdx.y} * width + c) = sum;
 }
 
+using ExpertsKernel = void (*)(ExpertsJob);
+
+// The kernels of the published combinations, else the one for all.
+ExpertsKernel gate_up_kernel(const ExpertsJob& job) {
+  constexpr ElementType kShared = ElementType::kQ8_0;
+  if (job.shared_gate.type == kShared && job.shared_up.type == kShared) {
+    if (job.gate.type == ElementType::kIQ2XXS) return gate_up<ElementType::kIQ2XXS, kShared>;
+    if (job.gate.type == ElementType::kQ4K) return gate_up<ElementType::kQ4K, kShared>;
+  }
+  return gate_up<kAnyType, kAnyType>;
+}
+
+ExpertsKernel down_kernel(const ExpertsJob& job) {
+  constexpr ElementType kShared = ElementType::kQ8_0;
+  if (job.shared_down.type == kShared) {
+    if (job.down.type == ElementType::kQ2K) return down<ElementType::kQ2K, kShared>;
+    if (job.down.type == ElementType::kQ4K) return down<ElementType::kQ4K, kShared>;
+  }
+  return down<kAnyType, kAnyType>;
+}
+
 std::size_t padded_bytes(std::uint32_t columns) {
   return (columns + columns / 16 * 4) * sizeof(float);
 }
@@ -341,13 +382,13 @@ void run_experts_of_few(Stream& stream, const DeviceInfo& device, const ExpertsJ
           .grid_y = job.rows * slots,
           .threads = kThreads,
           .shared_bytes = padded_bytes(job.gate.columns)},
-         gate_up, job);
+         gate_up_kernel(job), job);
   launch(stream, "expert down",
          {.grid_x = (job.down.rows + kDownOutputs - 1) / kDownOutputs,
           .grid_y = job.rows,
           .threads = slots * 32,
           .shared_bytes = down_bytes},
-         down, job);
+         down_kernel(job), job);
 }
 
 void group_by_expert(Stream& stream, const GroupJob& job) {

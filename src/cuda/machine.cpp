@@ -83,7 +83,7 @@ CudaMachine::CudaMachine(const ModelConfig& config,
     : config_(config),
       options_(options),
       device_(open_device_for(config, options)),
-      stream_(device_.programmatic_launch),
+      stream_(device_.programmatic_launch, options.stage_times),
       weights_(stream_, weights, options.thread_count, options.progress),
       first_layer_(weights.first_layer),
       has_mtp_(weights.mtp.has_value()),
@@ -244,7 +244,7 @@ void CudaMachine::begin(const StepRows& step) {
 }
 
 bool CudaMachine::begin_pass(bool recordable) {
-  if (!recordable || row_count() > kRecordRowsMax || !Stream::can_record()) return true;
+  if (!recordable || row_count() > kRecordRowsMax || !stream_.can_record()) return true;
   const PassKey key{row_count(), visible_max_ / 4 > config_.index_top_k, direct_};
   if (const auto found = recordings_.find(key); found != recordings_.end()) {
     // What a pass before left to be added belongs to its own streams.

@@ -10,6 +10,8 @@
 #define DS4_KERNEL __global__
 #define DS4_DEVICE __device__ __forceinline__
 #define DS4_SHARED __shared__
+// At most this many registers, so that `blocks` of them fit a multiprocessor.
+#define DS4_BOUNDS(threads, blocks) __launch_bounds__(threads, blocks)
 
 namespace ds4::cuda {
 

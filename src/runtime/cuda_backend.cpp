@@ -41,6 +41,7 @@ const BackendFactory* cuda_backend() {
       .make =
           [](const ModelConfig& config, const Weights& weights, const OpenOptions& options) {
             cuda::CudaOptions cuda_options = options_of(options);
+            cuda_options.stage_times = options.stage_times;
             cuda_options.progress = progress_lines(options.log);
             return cuda::make_cuda_executor(config, weights, cuda_options);
           }};

@@ -23,6 +23,7 @@ struct OpenOptions {
   RowCodec codec = RowCodec::kPacked;
   bool use_mtp = true;             // false leaves the MTP block out even when there is one
   bool warm_weights = false;       // read every weight page before returning
+  std::string stage_times;         // file for seconds by stage (cuda); waits after every launch
   std::filesystem::path steering;  // directions; empty: none
   float steering_attention_scale = 0;
   float steering_ffn_scale = 0;

@@ -39,7 +39,7 @@ Recording::~Recording() = default;
 
 struct Stream::Timing {};
 
-Stream::Stream(bool programmatic) : programmatic_(programmatic) {}
+Stream::Stream(bool programmatic, const std::string&) : programmatic_(programmatic) {}
 Stream::~Stream() = default;
 void Stream::after_launch(const char*) {}
 
@@ -66,7 +66,7 @@ void Stream::clear(void* device, std::size_t bytes) {
   std::memset(device, 0, bytes);
 }
 void Stream::synchronize(const char*) {}
-bool Stream::can_record() {
+bool Stream::can_record() const {
   return false;
 }
 void Stream::begin_recording() {}

@@ -17,6 +17,7 @@
 #define DS4_DEVICE inline
 // Blocks run one at a time, so one copy serves as every block's.
 #define DS4_SHARED static
+#define DS4_BOUNDS(threads, blocks)
 
 namespace ds4::cuda::emulation {
 
