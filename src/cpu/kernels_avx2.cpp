@@ -1,6 +1,6 @@
 #include "cpu/simd_avx2.h"
 //
-#include "cpu/kernels_generic.h"
+#include "cpu/kernels_generic.inc"
 
 namespace ds4::cpu {
 

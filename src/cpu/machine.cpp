@@ -139,7 +139,7 @@ std::vector<MemoryItem> CpuMachine::memory() const {
   std::uint64_t states = 0;
   for (const auto& sequence : sequences_)
     if (sequence) states += sequence->bytes();
-  const std::uint64_t scratch = a_.bytes() +
+  const std::uint64_t scratch = a_.bytes() + matmul_.bytes() +
                                 (visible_rows_.size() + attention_scores_.size()) * sizeof(float) +
                                 index_scores_.size() * (sizeof(float) + sizeof(std::int32_t));
   return {{"weights", weight_bytes(weights_), true}, {"state", states}, {"scratch", scratch}};
