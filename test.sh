@@ -6,27 +6,30 @@ cd "$(dirname "$0")" || exit
 
 usage() {
   cat <<'TEXT'
-usage: ./test.sh [--quick] [--lint-seconds N]
+usage: ./test.sh [--quick | --full] [--lint-seconds N]
 
 Installs the Debian packages that are missing (as root or with sudo), then:
   format    every source file is as clang-format 14 leaves it
   dev       build with assertions, every test, every header compiled alone
+  release   the program that users build answers a prompt
+and with --full:
   asan      the unit tests under the address and undefined-behaviour sanitizers
   tsan      the threaded tests under the thread sanitizer
   fuzz      a short run of every fuzz target from fixed seeds
   lint      clang-tidy 14: changed files first, then others until the time is up
-  release   the program that users build answers a prompt
   cuda      only where nvcc is installed: the CUDA backend compiles; with a GPU, its tests
---quick stops after format and dev.  --lint-seconds sets lint's time (default 180; 0 leaves it out).
+--quick stops after format and dev.  --full takes about an hour on two cores.  --lint-seconds sets lint's time (default 180; 0 leaves it out).
 The last line is "N passed, N failed"; the exit status is 0 when none failed.
 TEXT
 }
 
 quick=no
+full=no
 lint_seconds=180
 while [ $# -gt 0 ]; do
   case $1 in
     --quick) quick=yes ;;
+    --full) full=yes ;;
     --lint-seconds)
       lint_seconds=${2:?--lint-seconds needs a number}
       shift
@@ -181,7 +184,7 @@ step_cuda() {
 }
 
 say "Checking packages ..."
-if [ "$quick" = yes ]; then kind=build; else kind=check; fi
+if [ "$full" = yes ]; then kind=check; else kind=build; fi
 ds4_install_packages "$kind" || exit 1
 if command -v clang-format-14 >/dev/null; then
   check "format" scripts/format.sh --check
@@ -190,10 +193,12 @@ else
 fi
 step_dev
 if [ "$quick" = no ]; then
+  step_release
+fi
+if [ "$full" = yes ]; then
   step_asan
   step_tsan
   step_fuzz
-  step_release
   step_cuda
   step_lint
 fi

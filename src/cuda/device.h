@@ -140,7 +140,7 @@ class Stream {
  private:
   CUstream_st* stream_ = nullptr;
   bool programmatic_ = false;
-  bool recording_ = false;
+  [[maybe_unused]] bool recording_ = false;
   struct Timing;
   std::unique_ptr<Timing> timing_;  // null: launches do not wait
 };
@@ -156,7 +156,7 @@ class Mark {
   void wait();
 
  private:
-  void* event_ = nullptr;
+  [[maybe_unused]] void* event_ = nullptr;
 };
 
 }  // namespace ds4::cuda
