@@ -331,4 +331,22 @@ void Answer::on_finish(const GenerationResult& result) {
   push(std::move(outcome_), 0);
 }
 
+const char* finish_word(Finish finish) {
+  switch (finish) {
+    case Finish::kStop:
+      return "stop";
+    case Finish::kStopText:
+      return "stop_text";
+    case Finish::kLength:
+      return "length";
+    case Finish::kToolCalls:
+      return "tool_calls";
+    case Finish::kError:
+      return "error";
+    case Finish::kCancelled:
+      return "cancelled";
+  }
+  return "error";
+}
+
 }  // namespace ds4::server

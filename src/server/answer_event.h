@@ -46,6 +46,9 @@ struct TokenInfo {
 
 enum class Finish { kStop, kStopText, kLength, kToolCalls, kError, kCancelled };
 
+// Stable lower-case name, e.g. "tool_calls": for metrics, the log and the trace.
+const char* finish_word(Finish finish);
+
 struct Usage {
   std::uint32_t prompt_tokens = 0;
   std::uint32_t cached_tokens = 0;  // of the prompt, not evaluated

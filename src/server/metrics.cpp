@@ -19,24 +19,6 @@ using prometheus::Histogram;
 
 const Histogram::BucketBoundaries kSeconds{0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300};
 
-const char* finish_label(Finish finish) {
-  switch (finish) {
-    case Finish::kStop:
-      return "stop";
-    case Finish::kStopText:
-      return "stop_text";
-    case Finish::kLength:
-      return "length";
-    case Finish::kToolCalls:
-      return "tool_calls";
-    case Finish::kError:
-      return "error";
-    case Finish::kCancelled:
-      return "cancelled";
-  }
-  return "error";
-}
-
 }  // namespace
 
 struct Metrics::Impl {
@@ -98,7 +80,7 @@ void Metrics::count_request(std::string_view path, int status) {
 
 void Metrics::count_answer(Protocol protocol, const Outcome& outcome, const AnswerCounts& counts) {
   impl_->answers
-      .Add({{"protocol", protocol_name(protocol)}, {"finish", finish_label(outcome.finish)}})
+      .Add({{"protocol", protocol_name(protocol)}, {"finish", finish_word(outcome.finish)}})
       .Increment();
   for (std::size_t i = 0; i < counts.repairs.size(); ++i) {
     if (counts.repairs[i] == 0) continue;

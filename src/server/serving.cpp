@@ -24,24 +24,6 @@ const char* call_prefix(Protocol protocol) {
   return protocol == Protocol::kMessages ? "toolu_" : "call_";
 }
 
-const char* finish_word(Finish finish) {
-  switch (finish) {
-    case Finish::kStop:
-      return "stop";
-    case Finish::kStopText:
-      return "stop_text";
-    case Finish::kLength:
-      return "length";
-    case Finish::kToolCalls:
-      return "tool_calls";
-    case Finish::kError:
-      return "error";
-    case Finish::kCancelled:
-      return "cancelled";
-  }
-  return "error";
-}
-
 HttpResponse stream_head() {
   return {.status = 200,
           .content_type = "text/event-stream; charset=utf-8",
