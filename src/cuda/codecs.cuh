@@ -4,14 +4,27 @@
 
 namespace ds4::cuda {
 
-// Weights from the planes of a Matrix to f32, one unit at a time: a unit is what one lane loads at
-// once.  Every Codec<type> has
+// Weights from the planes of a Matrix, one unit at a time: a unit is what one lane loads at once,
+// in segments of 8 neighbouring columns.  Every Codec<type> has
 //
-//   kUnit      numbers of a unit;  kSegment of them at a time are neighbours in the row
-//   Raw        a unit in registers
-//   load()     unit `unit` of a row from its two planes
-//   column()   the column of the first number of segment `segment`
-//   decode()   the numbers, the same arithmetic as src/quant, in unit order
+//   kQuantised      whether it is one of the block formats
+//   kSegments       segments of a unit;  kUnit = 8 * kSegments numbers
+//   kBlockUnits     units of a lane in a block of 256 columns
+//   Unit            a unit in registers
+//   load()          unit `unit` of a row from its two planes
+//   column()        the column of the first number of segment `segment`
+//   decode()        the 8 numbers of a segment, the same arithmetic as src/quant
+//
+// Quantised formats share one order of units, that of the integer matrix instruction: four units,
+// one for each of the lanes 4 * g .. 4 * g + 3 that share a weight row, make a superblock of
+// 32 * kSegments columns, and lane q has columns 8 * q .. 8 * q + 7 of every 32.  They also have
+//
+//   finish()        what the four lanes of a row have to tell each other; every lane of the warp
+//                   calls it once after load()
+//   integers()      the segment as 8 small integers:  value = scale * integer - min
+//   scale(), min_scale(), min_code()     min = min_scale * min_code; the codes are below 64
+//   kBlockScale     whether scale() is one for all 256 columns of a block
+//   kHasMins
 //
 // Neighbouring lanes take neighbouring units, so loads of a warp are contiguous.
 template <ElementType type>
@@ -25,21 +38,26 @@ DS4_DEVICE float signed_byte(std::uint32_t word, int index) {
   return static_cast<float>(static_cast<std::int8_t>((word >> (8 * index)) & 255));
 }
 
+DS4_DEVICE float half_of_pair(std::uint32_t pair, int index) {
+  return half_to_float(static_cast<std::uint16_t>((pair >> (16 * index)) & 0xFFFF));
+}
+
 template <>
 struct Codec<ElementType::kF32> {
-  static constexpr int kUnit = 8, kSegment = 8;
-  struct Raw {
+  static constexpr int kUnit = 8, kSegments = 1, kBlockUnits = 8;
+  static constexpr bool kQuantised = false;
+  struct Unit {
     Words4 low, high;
   };
-  static DS4_DEVICE Raw load(const std::byte* codes,
-                             const std::byte*,
-                             std::uint32_t,
-                             std::uint32_t unit) {
+  static DS4_DEVICE Unit load(const std::byte* codes,
+                              const std::byte*,
+                              std::uint32_t,
+                              std::uint32_t unit) {
     const auto* from = reinterpret_cast<const Words4*>(codes) + std::size_t{unit} * 2;
     return {load_streaming(from), load_streaming(from + 1)};
   }
   static DS4_DEVICE std::uint32_t column(std::uint32_t unit, int) { return unit * kUnit; }
-  static DS4_DEVICE void decode(const Raw& r, std::uint32_t, const Grid*, float (&w)[kUnit]) {
+  static DS4_DEVICE void decode(const Unit& r, int, const Grid*, float (&w)[8]) {
     const std::uint32_t words[8] = {r.low.x,  r.low.y,  r.low.z,  r.low.w,
                                     r.high.x, r.high.y, r.high.z, r.high.w};
 #pragma unroll
@@ -50,18 +68,19 @@ struct Codec<ElementType::kF32> {
 
 template <>
 struct Codec<ElementType::kF16> {
-  static constexpr int kUnit = 8, kSegment = 8;
-  struct Raw {
+  static constexpr int kUnit = 8, kSegments = 1, kBlockUnits = 8;
+  static constexpr bool kQuantised = false;
+  struct Unit {
     Words4 q;
   };
-  static DS4_DEVICE Raw load(const std::byte* codes,
-                             const std::byte*,
-                             std::uint32_t,
-                             std::uint32_t unit) {
+  static DS4_DEVICE Unit load(const std::byte* codes,
+                              const std::byte*,
+                              std::uint32_t,
+                              std::uint32_t unit) {
     return {load_streaming(reinterpret_cast<const Words4*>(codes) + unit)};
   }
   static DS4_DEVICE std::uint32_t column(std::uint32_t unit, int) { return unit * kUnit; }
-  static DS4_DEVICE void decode(const Raw& r, std::uint32_t, const Grid*, float (&w)[kUnit]) {
+  static DS4_DEVICE void decode(const Unit& r, int, const Grid*, float (&w)[8]) {
     const std::uint32_t words[4] = {r.q.x, r.q.y, r.q.z, r.q.w};
 #pragma unroll
     for (int i = 0; i < 8; ++i)
@@ -71,16 +90,17 @@ struct Codec<ElementType::kF16> {
 
 template <>
 struct Codec<ElementType::kBF16> {
-  static constexpr int kUnit = 8, kSegment = 8;
-  using Raw = Codec<ElementType::kF16>::Raw;
-  static DS4_DEVICE Raw load(const std::byte* codes,
-                             const std::byte* scales,
-                             std::uint32_t columns,
-                             std::uint32_t unit) {
+  static constexpr int kUnit = 8, kSegments = 1, kBlockUnits = 8;
+  static constexpr bool kQuantised = false;
+  using Unit = Codec<ElementType::kF16>::Unit;
+  static DS4_DEVICE Unit load(const std::byte* codes,
+                              const std::byte* scales,
+                              std::uint32_t columns,
+                              std::uint32_t unit) {
     return Codec<ElementType::kF16>::load(codes, scales, columns, unit);
   }
   static DS4_DEVICE std::uint32_t column(std::uint32_t unit, int) { return unit * kUnit; }
-  static DS4_DEVICE void decode(const Raw& r, std::uint32_t, const Grid*, float (&w)[kUnit]) {
+  static DS4_DEVICE void decode(const Unit& r, int, const Grid*, float (&w)[8]) {
     const std::uint32_t words[4] = {r.q.x, r.q.y, r.q.z, r.q.w};
 #pragma unroll
     for (int i = 0; i < 8; ++i)
@@ -88,197 +108,211 @@ struct Codec<ElementType::kBF16> {
   }
 };
 
-// value = d * q; a unit is half a block.
-template <>
-struct Codec<ElementType::kQ8_0> {
-  static constexpr int kUnit = 16, kSegment = 16;
-  struct Raw {
-    Words4 q;
-    std::uint16_t d;
-  };
-  static DS4_DEVICE Raw load(const std::byte* codes,
-                             const std::byte* scales,
-                             std::uint32_t,
-                             std::uint32_t unit) {
-    return {load_streaming(reinterpret_cast<const Words4*>(codes) + unit),
-            reinterpret_cast<const std::uint16_t*>(scales)[unit / 2]};
-  }
-  static DS4_DEVICE std::uint32_t column(std::uint32_t unit, int) { return unit * kUnit; }
-  static DS4_DEVICE void decode(const Raw& r, std::uint32_t, const Grid*, float (&w)[kUnit]) {
-    const float d = half_to_float(r.d);
-    const std::uint32_t words[4] = {r.q.x, r.q.y, r.q.z, r.q.w};
-#pragma unroll
-    for (int i = 0; i < 16; ++i)
-      w[i] = d * signed_byte(words[i / 4], i % 4);
-  }
-};
+// What the quantised formats have in common.
+template <class Self, int kSegmentCount>
+struct QuantisedCodec {
+  static constexpr bool kQuantised = true;
+  static constexpr int kSegments = kSegmentCount;
+  static constexpr int kUnit = 8 * kSegments;
+  static constexpr int kBlockUnits = 8 / kSegments;
 
-// value = d * (2 * scale + 1) / 8 * magnitude * sign; a unit is a group of 32.
-template <>
-struct Codec<ElementType::kIQ2XXS> {
-  static constexpr int kUnit = 32, kSegment = 32;
-  struct Raw {
-    Words2 q;
-    std::uint16_t d;
-  };
-  static DS4_DEVICE Raw load(const std::byte* codes,
-                             const std::byte* scales,
-                             std::uint32_t,
-                             std::uint32_t unit) {
-    return {load_streaming(reinterpret_cast<const Words2*>(codes) + unit),
-            reinterpret_cast<const std::uint16_t*>(scales)[unit / 8]};
-  }
-  static DS4_DEVICE std::uint32_t column(std::uint32_t unit, int) { return unit * kUnit; }
-  static DS4_DEVICE void decode(const Raw& r, std::uint32_t, const Grid* grid, float (&w)[kUnit]) {
-    const float scale = half_to_float(r.d) * static_cast<float>(2 * (r.q.y >> 28) + 1) * 0.125F;
-#pragma unroll
-    for (int k = 0; k < 4; ++k) {
-      const Words2 row = grid[(r.q.x >> (8 * k)) & 255];
-      const std::uint32_t index = (r.q.y >> (7 * k)) & 127;
-      // The eighth sign makes the number of negative values even.
-      const std::uint32_t signs =
-          index | ((static_cast<std::uint32_t>(count_bits(index)) & 1U) << 7);
-#pragma unroll
-      for (int i = 0; i < 8; ++i) {
-        const std::uint32_t byte = ((i < 4 ? row.x : row.y) >> (8 * (i % 4))) & 255;
-        const float magnitude = scale * static_cast<float>(byte);
-        w[8 * k + i] = float_of_bits(bits_of_float(magnitude) ^ (((signs >> i) & 1U) << 31));
-      }
-    }
-  }
-};
-
-// value = e2m1(code) * 2^(e - 127); low nibbles are the first half of the block.
-template <>
-struct Codec<ElementType::kMXFP4> {
-  static constexpr int kUnit = 32, kSegment = 32;
-  struct Raw {
-    Words4 q;
-    std::uint8_t e;
-  };
-  static DS4_DEVICE Raw load(const std::byte* codes,
-                             const std::byte* scales,
-                             std::uint32_t,
-                             std::uint32_t unit) {
-    return {load_streaming(reinterpret_cast<const Words4*>(codes) + unit),
-            reinterpret_cast<const std::uint8_t*>(scales)[unit]};
-  }
-  static DS4_DEVICE std::uint32_t column(std::uint32_t unit, int) { return unit * kUnit; }
-  static DS4_DEVICE float value(std::uint32_t code) {
-    const std::uint32_t exponent = (code >> 1) & 3;
-    const std::uint32_t mantissa = code & 1;
-    const std::uint32_t bits =
-        exponent == 0 ? mantissa * 0x3F000000U : ((exponent + 126) << 23) | (mantissa << 22);
-    return float_of_bits(bits | ((code & 8) << 28));
-  }
-  static DS4_DEVICE void decode(const Raw& r, std::uint32_t, const Grid*, float (&w)[kUnit]) {
-    const float scale =
-        float_of_bits(r.e == 0 ? 0x00400000U : static_cast<std::uint32_t>(r.e) << 23);
-    const std::uint32_t words[4] = {r.q.x, r.q.y, r.q.z, r.q.w};
-#pragma unroll
-    for (int i = 0; i < 16; ++i) {
-      const std::uint32_t byte = (words[i / 4] >> (8 * (i % 4))) & 255;
-      w[i] = value(byte & 15) * scale;
-      w[16 + i] = value(byte >> 4) * scale;
-    }
-  }
-};
-
-// value = d * scale * q - dmin * min.  A unit is 16 bytes of codes: 16 low nibbles of one sub-block
-// and 16 high ones of the next.
-template <>
-struct Codec<ElementType::kQ4K> {
-  static constexpr int kUnit = 32, kSegment = 16;
-  struct Raw {
-    Words4 q;
-    std::uint32_t d;  // d, then dmin
-    std::uint32_t scales[3];
-  };
-  static DS4_DEVICE Raw load(const std::byte* codes,
-                             const std::byte* scales,
-                             std::uint32_t,
-                             std::uint32_t unit) {
-    const auto* header = reinterpret_cast<const Words4*>(scales) + unit / 8;
-    const Words4 h = *header;
-    return {load_streaming(reinterpret_cast<const Words4*>(codes) + unit), h.x, {h.y, h.z, h.w}};
-  }
   static DS4_DEVICE std::uint32_t column(std::uint32_t unit, int segment) {
-    const std::uint32_t within = unit % 8;
-    return unit / 8 * 256 + within / 2 * 64 + static_cast<std::uint32_t>(segment) * 32 +
-           within % 2 * 16;
+    return unit / 4 * (32 * kSegments) + static_cast<std::uint32_t>(segment) * 32 + unit % 4 * 8;
   }
-  static DS4_DEVICE std::uint32_t byte_of(const Raw& r, std::uint32_t index) {
-    const std::uint32_t word = index < 4 ? r.scales[0] : index < 8 ? r.scales[1] : r.scales[2];
-    return (word >> (8 * (index % 4))) & 255;
-  }
-  static DS4_DEVICE void decode(const Raw& r, std::uint32_t unit, const Grid*, float (&w)[kUnit]) {
-    const float d = half_to_float(static_cast<std::uint16_t>(r.d & 0xFFFF));
-    const float dmin = half_to_float(static_cast<std::uint16_t>(r.d >> 16));
-    const std::uint32_t words[4] = {r.q.x, r.q.y, r.q.z, r.q.w};
+  template <class Unit>
+  static DS4_DEVICE void decode(const Unit& u, int segment, const Grid* grid, float (&w)[8]) {
+    std::uint32_t words[2];
+    Self::integers(u, segment, grid, words);
+    const float scale = Self::scale(u, segment);
+    float min = 0;
+    if constexpr (Self::kHasMins)
+      min = Self::min_scale(u) * static_cast<float>(Self::min_code(u, segment));
 #pragma unroll
-    for (std::uint32_t half = 0; half < 2; ++half) {
-      const std::uint32_t s = unit % 8 / 2 * 2 + half;
-      std::uint32_t scale = byte_of(r, s) & 63;
-      std::uint32_t min = byte_of(r, s + 4) & 63;
-      if (s >= 4) {
-        scale = (byte_of(r, s + 4) & 15) | ((byte_of(r, s - 4) >> 6) << 4);
-        min = (byte_of(r, s + 4) >> 4) | ((byte_of(r, s) >> 6) << 4);
-      }
-      const float a = d * static_cast<float>(scale);
-      const float b = dmin * static_cast<float>(min);
-#pragma unroll
-      for (int i = 0; i < 16; ++i) {
-        const std::uint32_t byte = (words[i / 4] >> (8 * (i % 4))) & 255;
-        w[16 * half + static_cast<std::uint32_t>(i)] =
-            a * static_cast<float>((byte >> (4 * half)) & 15) - b;
-      }
-    }
+    for (int i = 0; i < 8; ++i)
+      w[i] = scale * signed_byte(words[i / 4], i % 4) - min;
   }
 };
 
-// value = d * scale * q - dmin * min.  A unit is 8 bytes of codes: 8 columns of each of the four
-// sub-blocks that share them.
+// value = d * q
 template <>
-struct Codec<ElementType::kQ2K> {
-  static constexpr int kUnit = 32, kSegment = 8;
-  struct Raw {
-    Words2 q;
-    Words2 scales;    // of the half block
+struct Codec<ElementType::kQ8_0> : QuantisedCodec<Codec<ElementType::kQ8_0>, 2> {
+  static constexpr bool kBlockScale = false, kHasMins = false;
+  struct Unit {
+    Words4 q;
+    std::uint32_t d;  // of the two blocks
+  };
+  static DS4_DEVICE Unit load(const std::byte* codes,
+                              const std::byte* scales,
+                              std::uint32_t,
+                              std::uint32_t unit) {
+    return {load_streaming(reinterpret_cast<const Words4*>(codes) + unit),
+            reinterpret_cast<const std::uint32_t*>(scales)[unit / 4]};
+  }
+  static DS4_DEVICE void finish(Unit&) {}
+  static DS4_DEVICE void integers(const Unit& u, int s, const Grid*, std::uint32_t (&w)[2]) {
+    w[0] = s == 0 ? u.q.x : u.q.z;
+    w[1] = s == 0 ? u.q.y : u.q.w;
+  }
+  static DS4_DEVICE float scale(const Unit& u, int s) { return half_of_pair(u.d, s); }
+};
+
+// value = d * (2 * scale + 1) / 8 * magnitude * sign.  A unit has the eight codebook indices, eight
+// times seven signs and two of the block's eight scales.
+template <>
+struct Codec<ElementType::kIQ2XXS> : QuantisedCodec<Codec<ElementType::kIQ2XXS>, 8> {
+  static constexpr bool kBlockScale = false, kHasMins = false;
+  struct Unit {
+    Words4 q;
+    std::uint32_t scales;  // all eight, after finish()
+    std::uint16_t d;
+  };
+  static DS4_DEVICE Unit load(const std::byte* codes,
+                              const std::byte* scales,
+                              std::uint32_t,
+                              std::uint32_t unit) {
+    return {load_streaming(reinterpret_cast<const Words4*>(codes) + unit), 0,
+            reinterpret_cast<const std::uint16_t*>(scales)[unit / 4]};
+  }
+  static DS4_DEVICE void finish(Unit& u) {
+    std::uint32_t all = u.q.w >> 24 << (threadIdx.x % 4 * 8);
+    all |= shuffle_xor(all, 1);
+    u.scales = all | shuffle_xor(all, 2);
+  }
+  static DS4_DEVICE void integers(const Unit& u, int s, const Grid* grid, std::uint32_t (&w)[2]) {
+    const Words2 row = grid[((s < 4 ? u.q.x : u.q.y) >> (8 * (s % 4))) & 255];
+    const std::uint64_t all = u.q.z | (static_cast<std::uint64_t>(u.q.w) << 32);
+    const std::uint32_t index = static_cast<std::uint32_t>(all >> (7 * s)) & 127;
+    // The eighth sign makes the number of negative values even.
+    const std::uint32_t signs = index | (static_cast<std::uint32_t>(count_bits(index)) << 7);
+    w[0] = negated(row.x, signs & 15);
+    w[1] = negated(row.y, (signs >> 4) & 15);
+  }
+  static DS4_DEVICE float scale(const Unit& u, int s) {
+    return half_to_float(u.d) * static_cast<float>(2 * ((u.scales >> (4 * s)) & 15) + 1) * 0.125F;
+  }
+
+ private:
+  // Four bytes, none of them 0, negated where their bit of `signs` is set.
+  static DS4_DEVICE std::uint32_t negated(std::uint32_t bytes, std::uint32_t signs) {
+    const std::uint32_t spread = signs * 0x10204080U;  // bit i to the top of byte i
+    const std::uint32_t mask = pick_bytes(spread, spread, 0xBA98);
+    return (bytes ^ mask) + (mask & 0x01010101U);
+  }
+};
+
+// value = e2m1(code) * 2^(e - 127); the integers are twice the E2M1 values.
+template <>
+struct Codec<ElementType::kMXFP4> : QuantisedCodec<Codec<ElementType::kMXFP4>, 2> {
+  static constexpr bool kBlockScale = false, kHasMins = false;
+  struct Unit {
+    Words2 q;         // a word a segment, four bits a column
+    std::uint16_t e;  // of the two blocks
+  };
+  static DS4_DEVICE Unit load(const std::byte* codes,
+                              const std::byte* scales,
+                              std::uint32_t,
+                              std::uint32_t unit) {
+    return {load_streaming(reinterpret_cast<const Words2*>(codes) + unit),
+            reinterpret_cast<const std::uint16_t*>(scales)[unit / 4]};
+  }
+  static DS4_DEVICE void finish(Unit&) {}
+  static DS4_DEVICE void integers(const Unit& u, int s, const Grid*, std::uint32_t (&w)[2]) {
+    const std::uint32_t codes = s == 0 ? u.q.x : u.q.y;
+    w[0] = four(codes & 0xFFFF);
+    w[1] = four(codes >> 16);
+  }
+  static DS4_DEVICE float scale(const Unit& u, int s) {
+    const std::uint32_t e = (u.e >> (8 * s)) & 255U;
+    // Half of 2^(e - 127), the smallest of which are subnormal.
+    return float_of_bits(e > 1 ? (e - 1) << 23 : 0x00200000U << e);
+  }
+
+ private:
+  static DS4_DEVICE std::uint32_t four(std::uint32_t codes) {
+    const std::uint32_t magnitudes = pick_bytes(0x03020100U, 0x0C080604U, codes & 0x7777U);
+    const std::uint32_t opposites = pick_bytes(0xFDFEFF00U, 0xF4F8FAFCU, codes & 0x7777U);
+    // The code's sign bit to the top of its byte, then over the byte.
+    const std::uint32_t tops = ((codes & 0x8U) << 4) | ((codes & 0x80U) << 8) |
+                               ((codes & 0x800U) << 12) | ((codes & 0x8000U) << 16);
+    const std::uint32_t mask = pick_bytes(tops, tops, 0xBA98);
+    return (magnitudes & ~mask) | (opposites & mask);
+  }
+};
+
+// value = d * scale * q - dmin * min
+template <>
+struct Codec<ElementType::kQ4K> : QuantisedCodec<Codec<ElementType::kQ4K>, 4> {
+  static constexpr bool kBlockScale = false, kHasMins = true;
+  struct Unit {
+    Words4 q;             // two words for each 64 columns: low nibbles the first 32
+    Words4 header;        // d and dmin, then 12 bytes of scales and mins
+    std::uint32_t first;  // the unit's first sub-block of 32 columns
+  };
+  static DS4_DEVICE Unit load(const std::byte* codes,
+                              const std::byte* scales,
+                              std::uint32_t,
+                              std::uint32_t unit) {
+    return {load_streaming(reinterpret_cast<const Words4*>(codes) + unit),
+            reinterpret_cast<const Words4*>(scales)[unit / 8], unit / 4 % 2 * 4};
+  }
+  static DS4_DEVICE void finish(Unit&) {}
+  static DS4_DEVICE void integers(const Unit& u, int s, const Grid*, std::uint32_t (&w)[2]) {
+    const int shift = s % 2 * 4;
+    w[0] = ((s < 2 ? u.q.x : u.q.z) >> shift) & 0x0F0F0F0FU;
+    w[1] = ((s < 2 ? u.q.y : u.q.w) >> shift) & 0x0F0F0F0FU;
+  }
+  static DS4_DEVICE float scale(const Unit& u, int s) {
+    const std::uint32_t low = byte_of(u.header.y, s);
+    const std::uint32_t code =
+        u.first == 0 ? low & 63 : (byte_of(u.header.w, s) & 15) | ((low >> 6) << 4);
+    return half_of_pair(u.header.x, 0) * static_cast<float>(code);
+  }
+  static DS4_DEVICE float min_scale(const Unit& u) { return half_of_pair(u.header.x, 1); }
+  static DS4_DEVICE std::uint32_t min_code(const Unit& u, int s) {
+    const std::uint32_t low = byte_of(u.header.z, s);
+    return u.first == 0 ? low & 63 : (byte_of(u.header.w, s) >> 4) | ((low >> 6) << 4);
+  }
+
+ private:
+  static DS4_DEVICE std::uint32_t byte_of(std::uint32_t word, int index) {
+    return (word >> (8 * index)) & 255;
+  }
+};
+
+// value = d * scale * q - dmin * min; the integers are scale * q, at most 45.
+template <>
+struct Codec<ElementType::kQ2K> : QuantisedCodec<Codec<ElementType::kQ2K>, 8> {
+  static constexpr bool kBlockScale = true, kHasMins = true;
+  struct Unit {
+    Words4 q;         // two words for each 128 columns, two bits a column and 32 columns
+    Words2 scales;    // of the sub-blocks that the unit's columns lie in, one byte a segment
     std::uint32_t d;  // d, then dmin
   };
-  static DS4_DEVICE Raw load(const std::byte* codes,
-                             const std::byte* scales,
-                             std::uint32_t columns,
-                             std::uint32_t unit) {
-    const std::uint32_t block = unit / 8;
+  static DS4_DEVICE Unit load(const std::byte* codes,
+                              const std::byte* scales,
+                              std::uint32_t columns,
+                              std::uint32_t unit) {
+    const std::uint32_t block = unit / 4;
     const auto* words = reinterpret_cast<const std::uint32_t*>(scales);
-    const std::uint32_t first = block * 4 + unit % 8 / 4 * 2;
-    return {load_streaming(reinterpret_cast<const Words2*>(codes) + unit),
+    const std::uint32_t first = block * 4 + unit % 4 / 2 * 2;
+    return {load_streaming(reinterpret_cast<const Words4*>(codes) + unit),
             {words[first], words[first + 1]},
             words[columns / 256 * 4 + block]};
   }
-  static DS4_DEVICE std::uint32_t column(std::uint32_t unit, int segment) {
-    const std::uint32_t within = unit % 8;
-    return unit / 8 * 256 + within / 4 * 128 + static_cast<std::uint32_t>(segment) * 32 +
-           within % 4 * 8;
+  static DS4_DEVICE void finish(Unit&) {}
+  static DS4_DEVICE void integers(const Unit& u, int s, const Grid*, std::uint32_t (&w)[2]) {
+    const std::uint32_t scale = scale_byte(u, s) & 15;
+    const int shift = s % 4 * 2;
+    w[0] = (((s < 4 ? u.q.x : u.q.z) >> shift) & 0x03030303U) * scale;
+    w[1] = (((s < 4 ? u.q.y : u.q.w) >> shift) & 0x03030303U) * scale;
   }
-  static DS4_DEVICE void decode(const Raw& r, std::uint32_t unit, const Grid*, float (&w)[kUnit]) {
-    const float d = half_to_float(static_cast<std::uint16_t>(r.d & 0xFFFF));
-    const float dmin = half_to_float(static_cast<std::uint16_t>(r.d >> 16));
-    // Sub-block 2j + h of the half block, h: whether the columns are in the upper 16.
-    const std::uint32_t h = unit % 4 / 2;
-#pragma unroll
-    for (std::uint32_t j = 0; j < 4; ++j) {
-      const std::uint32_t byte = ((j < 2 ? r.scales.x : r.scales.y) >> (8 * (j % 2 * 2 + h))) & 255;
-      const float a = d * static_cast<float>(byte & 15);
-      const float b = dmin * static_cast<float>(byte >> 4);
-#pragma unroll
-      for (int i = 0; i < 8; ++i) {
-        const std::uint32_t q =
-            ((i < 4 ? r.q.x : r.q.y) >> (8 * (i % 4) + 2 * static_cast<int>(j))) & 3;
-        w[8 * j + static_cast<std::uint32_t>(i)] = a * static_cast<float>(q) - b;
-      }
-    }
+  static DS4_DEVICE float scale(const Unit& u, int) { return half_of_pair(u.d, 0); }
+  static DS4_DEVICE float min_scale(const Unit& u) { return half_of_pair(u.d, 1); }
+  static DS4_DEVICE std::uint32_t min_code(const Unit& u, int s) { return scale_byte(u, s) >> 4; }
+
+ private:
+  static DS4_DEVICE std::uint32_t scale_byte(const Unit& u, int s) {
+    return ((s < 4 ? u.scales.x : u.scales.y) >> (8 * (s % 4))) & 255;
   }
 };
 
@@ -289,7 +323,15 @@ DS4_DEVICE const std::byte* row_scales(const Matrix& m, std::size_t slab, std::s
   return m.scales + (slab * m.rows + row) * m.scales_bytes;
 }
 
-// Calls body.template operator()<Codec>() for the type of a matrix.
+// Calls body with the Codec of a plain type.
+template <class Body>
+DS4_DEVICE void with_plain_codec(ElementType type, const Body& body) {
+  if (type == ElementType::kF32) return body(Codec<ElementType::kF32>{});
+  if (type == ElementType::kF16) return body(Codec<ElementType::kF16>{});
+  body(Codec<ElementType::kBF16>{});
+}
+
+// Calls body with the Codec of any type.
 template <class Body>
 DS4_DEVICE void with_codec(ElementType type, const Body& body) {
   switch (type) {

@@ -58,7 +58,7 @@ std::string unsupported(const ModelConfig& c) {
         limit("index_head_count", c.index_head_count, kIndexHeadsMax),
         limit("experts_used", c.experts_used, kExpertsUsedMax),
         limit("expert_count", c.expert_count, kExpertsMax), multiple("width", c.width, 64),
-        multiple("query_rank", c.query_rank, 32), multiple("expert_width", c.expert_width, 32),
+        multiple("query_rank", c.query_rank, 64), multiple("expert_width", c.expert_width, 64),
         multiple("output_rank", c.output_rank, 64)}) {
     if (!text.empty()) return text;
   }

@@ -1,18 +1,23 @@
 // Matrix-vector products for decode, several matrices a launch.
 //
-//   out[r][o] = sum over c of w[o][c] * x[r][c]        r < R <= 4 per block, f32 throughout
+//   out[r][o] = sum over c of w[o][c] * x[r][c]        r < rows <= 8
 //
-// Who does what: a block of 8 warps stages its R input rows in shared memory (normalising them on
-// the way when the job says so), then makes passes.  In a pass `split` warps share a set of weight
-// rows, each taking every split-th run of 32 units; a warp holds 4 weight rows (2 for formats with
-// units of 32), so one read of x serves them all and as many weight loads are in flight per lane.
-// Partial sums meet in shared memory and are added in warp order.
+// Quantised matrices: a block of 8 warps turns its rows of x into integers (integer_dot.cuh),
+// normalising them on the way when the job says so, and makes passes.  In a pass `split` warps
+// share a tile of 16 weight rows, each taking every split-th block of 256 columns; the codes of the
+// next block, be it of the next pass, are on their way while one is multiplied, and those of the
+// first are asked for before the launch waits for its inputs.
 //
-// Memory: each weight byte is read once per R rows; x is read once per block, from the second-level
-// cache.  Shared: R * columns * 5 bytes, 2 KiB of codebook, 128 floats.
+// Plain matrices (F32, F16, BF16), which keep f32's accuracy: x stays f32 in shared memory, four
+// rows at a time; a warp holds 4 weight rows and a lane 8 columns of them.
+//
+// Partial sums meet in shared memory and are added in warp order, so results do not depend on the
+// other rows.  Memory: each weight byte is read once (plain: once per 4 rows); x once a block, from
+// the second-level cache.  Shared: quantised rows * columns * 2 bytes, plain 4 rows * columns * 5.
 #include <algorithm>
 
 #include "cuda/codecs.cuh"
+#include "cuda/integer_dot.cuh"
 #include "cuda/matvec.h"
 #include "cuda/reduce.cuh"
 
@@ -22,37 +27,110 @@ namespace {
 
 constexpr std::uint32_t kThreads = 256;
 constexpr std::uint32_t kWarps = kThreads / 32;
+constexpr std::uint32_t kTileRows = 16;    // weight rows of a warp, quantised
+constexpr std::uint32_t kPlainRows = 4;    // weight rows of a warp, plain
+constexpr std::uint32_t kPlainUnit = 8;    // columns of a lane, plain
+constexpr std::uint32_t kPlainInputs = 4;  // rows of x at once, plain
 
-// Numbers of a unit: Codec<type>::kUnit.
-constexpr int unit_of(ElementType type) {
-  switch (type) {
-    case ElementType::kF32:
-    case ElementType::kF16:
-    case ElementType::kBF16:
-      return 8;
-    case ElementType::kQ8_0:
-      return 16;
-    default:
-      return 32;
-  }
+constexpr bool is_plain(const Matrix& m) {
+  return m.scales_bytes == 0;
 }
 
-// Weight rows that a warp holds at once.
-constexpr std::uint32_t warp_rows(int unit) {
-  return unit <= 16 ? 4 : 2;
-}
-
-// Warps that share a set of weight rows: enough runs of 32 units each for two loads in flight.
-constexpr std::uint32_t split_of(std::uint32_t columns, int unit) {
-  const std::uint32_t runs = (columns / static_cast<std::uint32_t>(unit) + 31) / 32;
+// Warps that share a set of weight rows: enough columns each for two loads in flight.
+constexpr std::uint32_t split_of(const Matrix& m) {
+  const std::uint32_t runs =
+      is_plain(m) ? (m.columns / kPlainUnit + 31) / 32 : (m.columns + 255) / 256;
   return runs >= 16 ? 8 : runs >= 8 ? 4 : runs >= 4 ? 2 : 1;
 }
 
 // Weight rows of one pass of a block.
 constexpr std::uint32_t pass_rows_of(const Matrix& m) {
-  const int unit = unit_of(m.type);
-  return kWarps / split_of(m.columns, unit) * warp_rows(unit);
+  return kWarps / split_of(m) * (is_plain(m) ? kPlainRows : kTileRows);
 }
+
+// 1 / rms of a row, by the whole block.
+DS4_DEVICE float inverse_rms(const float* from,
+                             std::uint32_t columns,
+                             float epsilon,
+                             float* partial) {
+  float square = 0;
+  for (std::uint32_t c = threadIdx.x * 4; c < columns; c += kThreads * 4) {
+    const Float4 v = *reinterpret_cast<const Float4*>(from + c);
+    square += v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w;
+  }
+  return 1.0F / sqrtf(block_sum(square, partial) / static_cast<float>(columns) + epsilon);
+}
+
+// What a block works on.
+struct Share {
+  std::uint32_t first_pass, pass_count;
+  std::uint32_t x_offset;
+};
+
+// ---- quantised ----
+
+template <class C, int kTiles>
+DS4_DEVICE void run_quantised(const MatvecJob& job,
+                              const MatvecJobs& jobs,
+                              const Share& share,
+                              const Grid* grid,
+                              float* partial) {
+  const Matrix& m = job.w;
+  const std::uint32_t lane = threadIdx.x % 32;
+  const std::uint32_t split = split_of(m);
+  const std::uint32_t sets = kWarps / split;
+  const std::uint32_t part = threadIdx.x / 32 % split;
+  const std::uint32_t set = threadIdx.x / 32 / split;
+  const IntegerRows x(dynamic_shared(), jobs.rows, m.columns);
+  constexpr std::uint32_t kInputs = kTiles * 4;
+  const auto tile_of = [&](std::uint32_t pass) {
+    return TileRows(m, 0, ((share.first_pass + pass) * sets + set) * kTileRows);
+  };
+  TileRows tile = tile_of(0);
+  WeightBlock<C> next;
+  tile.load(next, m.columns, part);
+  wait_for_inputs();
+  for (std::uint32_t r = 0; r < jobs.rows; ++r) {
+    const float* from = job.x + std::size_t{r} * job.x_stride + share.x_offset;
+    const float inverse =
+        job.norm_weight == nullptr ? 0.0F : inverse_rms(from, m.columns, jobs.epsilon, partial);
+    put_row(x, r, from, m.columns, job.norm_weight, inverse);
+  }
+  block_sync();
+  for (std::uint32_t pass = 0; pass < share.pass_count; ++pass) {
+    float sums[kTiles][2] = {};
+    for (std::uint32_t block = part; block < x.blocks; block += split) {
+      WeightBlock<C> now = next;
+      if (block + split < x.blocks) {
+        tile.load(next, m.columns, block + split);
+      } else if (pass + 1 < share.pass_count) {
+        tile = tile_of(pass + 1);
+        tile.load(next, m.columns, part);
+      }
+      add_block<C, kTiles>(now, x, jobs.rows, block, grid, sums);
+    }
+#pragma unroll
+    for (int t = 0; t < kTiles; ++t)
+#pragma unroll
+      for (std::uint32_t i = 0; i < 2; ++i)
+        partial[((set * split + part) * kTileRows + lane / 4 + i * 8) * kInputs +
+                static_cast<std::uint32_t>(t) * 4 + lane % 4] = sums[t][i];
+    block_sync();
+    for (std::uint32_t i = threadIdx.x; i < sets * kTileRows * jobs.rows; i += kThreads) {
+      const std::uint32_t o = i % (sets * kTileRows);
+      const std::uint32_t r = i / (sets * kTileRows);
+      const std::uint32_t out_row = (share.first_pass + pass) * sets * kTileRows + o;
+      if (out_row >= m.rows) continue;
+      float total = 0;
+      for (std::uint32_t s = 0; s < split; ++s)
+        total += partial[((o / kTileRows * split + s) * kTileRows + o % kTileRows) * kInputs + r];
+      job.out[std::size_t{r} * job.out_stride + out_row] = total;
+    }
+    block_sync();
+  }
+}
+
+// ---- plain ----
 
 template <int R>
 DS4_DEVICE void stage_inputs(const MatvecJob& job,
@@ -66,186 +144,240 @@ DS4_DEVICE void stage_inputs(const MatvecJob& job,
   const std::uint32_t stride = padded(columns);
   for (std::uint32_t r = 0; r < R; ++r) {
     const bool real = first_row + r < rows;
-    const float* from = job.x + std::size_t{first_row + r} * job.x_stride + x_offset;
-    float square = 0;
+    const float* from = job.x + std::size_t{real ? first_row + r : 0} * job.x_stride + x_offset;
+    const float inverse =
+        job.norm_weight == nullptr ? 1.0F : inverse_rms(from, columns, epsilon, partial);
     for (std::uint32_t c = threadIdx.x * 4; c < columns; c += kThreads * 4) {
-      const Float4 v = real ? *reinterpret_cast<const Float4*>(from + c) : Float4{0, 0, 0, 0};
-      square += v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w;
+      Float4 v = real ? *reinterpret_cast<const Float4*>(from + c) : Float4{0, 0, 0, 0};
+      if (job.norm_weight != nullptr) {
+        const Float4 w = *reinterpret_cast<const Float4*>(job.norm_weight + c);
+        v = {v.x * inverse * w.x, v.y * inverse * w.y, v.z * inverse * w.z, v.w * inverse * w.w};
+      }
       *reinterpret_cast<Float4*>(x + r * stride + padded(c)) = v;
-    }
-    if (job.norm_weight == nullptr) continue;
-    const float mean = block_sum(square, partial) / static_cast<float>(columns);
-    const float inverse = 1.0F / sqrtf(mean + epsilon);
-    for (std::uint32_t c = threadIdx.x * 4; c < columns; c += kThreads * 4) {
-      auto* v = reinterpret_cast<Float4*>(x + r * stride + padded(c));
-      const Float4 w = *reinterpret_cast<const Float4*>(job.norm_weight + c);
-      *v = {v->x * inverse * w.x, v->y * inverse * w.y, v->z * inverse * w.z, v->w * inverse * w.w};
-    }
-  }
-}
-
-template <class C, int R>
-DS4_DEVICE void add_unit(const float (&w)[warp_rows(C::kUnit)][C::kUnit],
-                         std::uint32_t unit,
-                         const float* x,
-                         std::uint32_t stride,
-                         float (&sum)[warp_rows(C::kUnit)][R]) {
-#pragma unroll
-  for (int r = 0; r < R; ++r) {
-#pragma unroll
-    for (int s = 0; s < C::kUnit / C::kSegment; ++s) {
-      const float* from = x + static_cast<std::uint32_t>(r) * stride + padded(C::column(unit, s));
-#pragma unroll
-      for (int i = 0; i < C::kSegment; i += 4) {
-        const Float4 v = *reinterpret_cast<const Float4*>(from + i + i / 16 * 4);
-#pragma unroll
-        for (std::uint32_t k = 0; k < warp_rows(C::kUnit); ++k) {
-          const float* weight = &w[k][s * C::kSegment + i];
-          sum[k][r] = fmaf(weight[0], v.x, sum[k][r]);
-          sum[k][r] = fmaf(weight[1], v.y, sum[k][r]);
-          sum[k][r] = fmaf(weight[2], v.z, sum[k][r]);
-          sum[k][r] = fmaf(weight[3], v.w, sum[k][r]);
-        }
-      }
-    }
-  }
-}
-
-template <class C, int R>
-DS4_DEVICE void run_job(const MatvecJob& job,
-                        std::uint32_t block,
-                        std::uint32_t first_row,
-                        std::uint32_t rows,
-                        const float* x,
-                        const Grid* grid,
-                        float* partial) {
-  constexpr std::uint32_t kRows = warp_rows(C::kUnit);
-  const Matrix& m = job.w;
-  const std::uint32_t warp = threadIdx.x / 32;
-  const std::uint32_t lane = threadIdx.x % 32;
-  const std::uint32_t split = split_of(m.columns, C::kUnit);
-  const std::uint32_t sets = kWarps / split;
-  const std::uint32_t units = m.columns / C::kUnit;
-  const std::uint32_t stride = padded(m.columns);
-  for (std::uint32_t pass = 0; pass < job.passes_per_block; ++pass) {
-    const std::uint32_t pass_row = (block * job.passes_per_block + pass) * sets * kRows;
-    if (pass_row >= m.rows) return;
-    const std::uint32_t row = pass_row + warp / split * kRows;
-    float sum[kRows][R] = {};
-    if (row < m.rows) {
-#pragma unroll 2
-      for (std::uint32_t unit = warp % split * 32 + lane; unit < units; unit += split * 32) {
-        typename C::Raw raw[kRows];
-#pragma unroll
-        for (std::uint32_t k = 0; k < kRows; ++k) {
-          const std::uint32_t at = row + k < m.rows ? row + k : row;
-          raw[k] = C::load(row_codes(m, 0, at), row_scales(m, 0, at), m.columns, unit);
-        }
-        float w[kRows][C::kUnit];
-#pragma unroll
-        for (std::uint32_t k = 0; k < kRows; ++k)
-          C::decode(raw[k], unit, grid, w[k]);
-        add_unit<C, R>(w, unit, x, stride, sum);
-      }
-    }
-    block_sync();
-#pragma unroll
-    for (std::uint32_t k = 0; k < kRows; ++k)
-#pragma unroll
-      for (int r = 0; r < R; ++r) {
-        const float total = warp_sum(sum[k][r]);
-        if (lane == 0) partial[(warp * kRows + k) * R + static_cast<std::uint32_t>(r)] = total;
-      }
-    block_sync();
-    for (std::uint32_t i = threadIdx.x; i < sets * kRows * R; i += kThreads) {
-      const std::uint32_t set = i / (kRows * R);
-      const std::uint32_t out_row = pass_row + i / R;
-      const std::uint32_t r = i % R;
-      if (out_row >= m.rows || first_row + r >= rows) continue;
-      float total = 0;
-      for (std::uint32_t s = 0; s < split; ++s)
-        total += partial[((set * split + s) * kRows + i / R % kRows) * R + r];
-      job.out[std::size_t{first_row + r} * job.out_stride + out_row] = total;
     }
   }
 }
 
 template <int R>
-DS4_KERNEL void matvec(MatvecJobs jobs) {
-  DS4_SHARED float partial[kWarps * 4 * 4];
-  DS4_SHARED Grid grid[kGridRows];
+DS4_DEVICE void add_unit(const float (&w)[kPlainRows][kPlainUnit],
+                         std::uint32_t unit,
+                         const float* x,
+                         std::uint32_t stride,
+                         float (&sum)[kPlainRows][R]) {
+#pragma unroll
+  for (int r = 0; r < R; ++r) {
+    const float* from = x + static_cast<std::uint32_t>(r) * stride + padded(unit * kPlainUnit);
+#pragma unroll
+    for (std::uint32_t i = 0; i < kPlainUnit; i += 4) {
+      const Float4 v = *reinterpret_cast<const Float4*>(from + i);
+#pragma unroll
+      for (std::uint32_t k = 0; k < kPlainRows; ++k) {
+        sum[k][r] = fmaf(w[k][i], v.x, sum[k][r]);
+        sum[k][r] = fmaf(w[k][i + 1], v.y, sum[k][r]);
+        sum[k][r] = fmaf(w[k][i + 2], v.z, sum[k][r]);
+        sum[k][r] = fmaf(w[k][i + 3], v.w, sum[k][r]);
+      }
+    }
+  }
+}
+
+template <class C, int R>
+DS4_DEVICE void run_plain_pass(const MatvecJob& job,
+                               std::uint32_t pass,
+                               std::uint32_t first_row,
+                               std::uint32_t rows,
+                               const float* x,
+                               float* partial) {
+  const Matrix& m = job.w;
+  const std::uint32_t warp = threadIdx.x / 32;
+  const std::uint32_t lane = threadIdx.x % 32;
+  const std::uint32_t split = split_of(m);
+  const std::uint32_t sets = kWarps / split;
+  const std::uint32_t units = m.columns / kPlainUnit;
+  const std::uint32_t pass_row = pass * sets * kPlainRows;
+  const std::uint32_t row = pass_row + warp / split * kPlainRows;
+  float sum[kPlainRows][R] = {};
+  if (row < m.rows) {
+#pragma unroll 2
+    for (std::uint32_t unit = warp % split * 32 + lane; unit < units; unit += split * 32) {
+      typename C::Unit codes[kPlainRows];
+#pragma unroll
+      for (std::uint32_t k = 0; k < kPlainRows; ++k) {
+        const std::uint32_t at = row + k < m.rows ? row + k : row;
+        codes[k] = C::load(row_codes(m, 0, at), row_scales(m, 0, at), m.columns, unit);
+      }
+      float w[kPlainRows][kPlainUnit];
+#pragma unroll
+      for (std::uint32_t k = 0; k < kPlainRows; ++k)
+        C::decode(codes[k], 0, nullptr, w[k]);
+      add_unit<R>(w, unit, x, padded(m.columns), sum);
+    }
+  }
+#pragma unroll
+  for (std::uint32_t k = 0; k < kPlainRows; ++k)
+#pragma unroll
+    for (int r = 0; r < R; ++r) {
+      const float total = warp_sum(sum[k][r]);
+      if (lane == 0) partial[(warp * kPlainRows + k) * R + static_cast<std::uint32_t>(r)] = total;
+    }
+  block_sync();
+  for (std::uint32_t i = threadIdx.x; i < sets * kPlainRows * R; i += kThreads) {
+    const std::uint32_t set = i / (kPlainRows * R);
+    const std::uint32_t out_row = pass_row + i / R;
+    const std::uint32_t r = i % R;
+    if (out_row >= m.rows || first_row + r >= rows) continue;
+    float total = 0;
+    for (std::uint32_t s = 0; s < split; ++s)
+      total += partial[((set * split + s) * kPlainRows + i / R % kPlainRows) * R + r];
+    job.out[std::size_t{first_row + r} * job.out_stride + out_row] = total;
+  }
+  block_sync();
+}
+
+template <int R>
+DS4_DEVICE void run_plain(const MatvecJob& job,
+                          const MatvecJobs& jobs,
+                          const Share& share,
+                          float* partial) {
   auto* x = reinterpret_cast<float*>(dynamic_shared());
+  wait_for_inputs();
+  for (std::uint32_t first_row = 0; first_row < jobs.rows; first_row += R) {
+    stage_inputs<R>(job, first_row, jobs.rows, share.x_offset, jobs.epsilon, x, partial);
+    block_sync();
+    with_plain_codec(job.w.type, [&](auto codec) {
+      for (std::uint32_t pass = 0; pass < share.pass_count; ++pass)
+        run_plain_pass<decltype(codec), R>(job, share.first_pass + pass, first_row, jobs.rows, x,
+                                           partial);
+    });
+  }
+}
+
+// One kernel a quantised type and row count, so that registers are those that it needs.
+template <ElementType kType, int kRows>
+DS4_KERNEL void DS4_BOUNDS(kThreads, 2) matvec(MatvecJobs jobs) {
+  constexpr int kTiles = (kRows + 3) / 4;
+  DS4_SHARED float partial[kWarps * kTileRows * 4 * kTiles];
+  DS4_SHARED Grid grid[kGridRows];
   std::uint32_t index = 0;
   while (index + 1 < jobs.count && blockIdx.x >= jobs.job[index + 1].first_block)
     ++index;
   const MatvecJob& job = jobs.job[index];
-  const std::uint32_t block = blockIdx.x - job.first_block;
-  const std::uint32_t first_row = blockIdx.y * R;
-  if (job.w.type == ElementType::kIQ2XXS) load_grid(reinterpret_cast<const Grid*>(jobs.grid), grid);
-  wait_for_inputs();
-  std::uint32_t x_offset = 0;
-  if (job.rows_per_group != 0) {
-    // A block's rows lie in one group: run_matvec() sees to it.
-    x_offset =
-        block * job.passes_per_block * pass_rows_of(job.w) / job.rows_per_group * job.group_columns;
+  Share share{(blockIdx.x - job.first_block) * job.passes_per_block, job.passes_per_block, 0};
+  const std::uint32_t pass_rows = pass_rows_of(job.w);
+  const std::uint32_t passes = (job.w.rows + pass_rows - 1) / pass_rows;
+  if (share.pass_count > passes - share.first_pass) share.pass_count = passes - share.first_pass;
+  // A block's rows lie in one group: run_matvec() sees to it.
+  if (job.rows_per_group != 0)
+    share.x_offset = share.first_pass * pass_rows / job.rows_per_group * job.group_columns;
+  if (is_plain(job.w)) return run_plain<(kRows < 4 ? 1 : 4)>(job, jobs, share, partial);
+  if constexpr (kType == ElementType::kIQ2XXS) {
+    load_grid(reinterpret_cast<const Grid*>(jobs.grid), grid);
+    block_sync();
   }
-  stage_inputs<R>(job, first_row, jobs.rows, x_offset, jobs.epsilon, x, partial);
-  block_sync();
-  with_codec(job.w.type, [&](auto codec) {
-    run_job<decltype(codec), R>(job, block, first_row, jobs.rows, x, grid, partial);
-  });
+  run_quantised<Codec<kType>, kTiles>(job, jobs, share, grid, partial);
 }
 
-template <int R>
+template <ElementType kType>
 void launch_matvec(Stream& stream,
+                   const DeviceInfo& device,
                    const char* stage,
                    const MatvecJobs& jobs,
-                   std::uint32_t blocks,
-                   std::size_t shared_bytes) {
-  launch(stream, stage,
-         {.grid_x = blocks,
-          .grid_y = (jobs.rows + R - 1) / R,
-          .threads = kThreads,
-          .shared_bytes = shared_bytes},
-         matvec<R>, jobs);
-}
-
-}  // namespace
-
-void run_matvec(Stream& stream, const DeviceInfo& device, const char* stage, MatvecJobs& jobs) {
-  std::uint32_t total_passes = 0;
-  std::uint32_t columns_max = 0;
-  std::uint32_t passes[kMatvecJobsMax] = {};
+                   std::uint32_t blocks) {
+  std::size_t shared_bytes = 0;
   for (std::uint32_t j = 0; j < jobs.count; ++j) {
     const Matrix& m = jobs.job[j].w;
-    const std::uint32_t pass_rows = pass_rows_of(m);
-    passes[j] = (m.rows + pass_rows - 1) / pass_rows;
-    total_passes += passes[j];
-    columns_max = std::max(columns_max, m.columns);
+    const std::size_t plain_row = (m.columns + m.columns / 16 * 4) * sizeof(float);
+    shared_bytes =
+        std::max(shared_bytes, is_plain(m) ? plain_row * (jobs.rows == 1 ? 1 : kPlainInputs)
+                                           : integer_rows_bytes(jobs.rows, m.columns));
   }
-  // A few blocks a multiprocessor: fewer would not cover latency, more would stage x more often.
-  const std::uint32_t wanted = device.multiprocessors * 4;
+  DS4_CHECK(shared_bytes + 16 * 1024 <= device.shared_bytes_max);
+  const LaunchShape shape{.grid_x = blocks, .threads = kThreads, .shared_bytes = shared_bytes};
+  if (jobs.rows == 1) return launch(stream, stage, shape, matvec<kType, 1>, jobs);
+  if (jobs.rows <= 4) return launch(stream, stage, shape, matvec<kType, 4>, jobs);
+  launch(stream, stage, shape, matvec<kType, 8>, jobs);
+}
+
+// Gives every job its blocks: two a multiprocessor in all, each about the same bytes.
+std::uint32_t share_blocks(const DeviceInfo& device, MatvecJobs& jobs) {
+  const auto pass_bytes = [](const Matrix& m) {
+    return std::uint64_t{pass_rows_of(m)} * (m.codes_bytes + m.scales_bytes);
+  };
+  std::uint64_t total = 0;
+  for (std::uint32_t j = 0; j < jobs.count; ++j) {
+    const Matrix& m = jobs.job[j].w;
+    total += std::uint64_t{m.rows} * (m.codes_bytes + m.scales_bytes);
+  }
+  const std::uint64_t wanted = total / (std::uint64_t{device.multiprocessors} * 2) + 1;
   std::uint32_t blocks = 0;
   for (std::uint32_t j = 0; j < jobs.count; ++j) {
     MatvecJob& job = jobs.job[j];
-    job.passes_per_block = std::clamp<std::uint32_t>(total_passes / wanted, 1, 8);
+    const std::uint32_t pass_rows = pass_rows_of(job.w);
+    const std::uint32_t passes = (job.w.rows + pass_rows - 1) / pass_rows;
+    const std::uint64_t bytes = pass_bytes(job.w);
+    job.passes_per_block = static_cast<std::uint32_t>((wanted + bytes - 1) / bytes);
     if (job.rows_per_group != 0) {
-      const std::uint32_t pass_rows = pass_rows_of(job.w);
       DS4_CHECK(job.rows_per_group % pass_rows == 0);
       while (job.rows_per_group % (pass_rows * job.passes_per_block) != 0)
         --job.passes_per_block;
     }
     job.first_block = blocks;
-    blocks += (passes[j] + job.passes_per_block - 1) / job.passes_per_block;
+    blocks += (passes + job.passes_per_block - 1) / job.passes_per_block;
   }
-  const std::size_t row_bytes = (columns_max + columns_max / 16 * 4) * sizeof(float);
-  const std::size_t room = device.shared_bytes_max - 6 * 1024;
-  if (jobs.rows == 1 || 2 * row_bytes > room) {
-    launch_matvec<1>(stream, stage, jobs, blocks, row_bytes);
-  } else if (jobs.rows == 2 || 4 * row_bytes > room) {
-    launch_matvec<2>(stream, stage, jobs, blocks, 2 * row_bytes);
-  } else {
-    launch_matvec<4>(stream, stage, jobs, blocks, 4 * row_bytes);
+  return blocks;
+}
+
+void run_of_type(Stream& stream,
+                 const DeviceInfo& device,
+                 const char* stage,
+                 ElementType type,
+                 MatvecJobs& jobs) {
+  const std::uint32_t blocks = share_blocks(device, jobs);
+  switch (type) {
+    case ElementType::kQ8_0:
+      return launch_matvec<ElementType::kQ8_0>(stream, device, stage, jobs, blocks);
+    case ElementType::kIQ2XXS:
+      return launch_matvec<ElementType::kIQ2XXS>(stream, device, stage, jobs, blocks);
+    case ElementType::kMXFP4:
+      return launch_matvec<ElementType::kMXFP4>(stream, device, stage, jobs, blocks);
+    case ElementType::kQ4K:
+      return launch_matvec<ElementType::kQ4K>(stream, device, stage, jobs, blocks);
+    case ElementType::kQ2K:
+      return launch_matvec<ElementType::kQ2K>(stream, device, stage, jobs, blocks);
+    case ElementType::kF32:
+    case ElementType::kF16:
+    case ElementType::kBF16:
+    case ElementType::kI32:
+      break;
+  }
+  DS4_CHECK(false);
+}
+
+}  // namespace
+
+void run_matvec(Stream& stream,
+                const DeviceInfo& device,
+                const char* stage,
+                const MatvecJobs& jobs) {
+  // One launch for each quantised type; plain matrices go with the first.
+  bool done[kMatvecJobsMax] = {};
+  for (std::uint32_t first = 0; first < jobs.count; ++first) {
+    if (done[first]) continue;
+    MatvecJobs some = jobs;
+    some.count = 0;
+    ElementType type = ElementType::kQ8_0;
+    for (std::uint32_t j = first; j < jobs.count; ++j)
+      if (!done[j] && !is_plain(jobs.job[j].w)) {
+        type = jobs.job[j].w.type;
+        break;
+      }
+    for (std::uint32_t j = first; j < jobs.count; ++j) {
+      const Matrix& m = jobs.job[j].w;
+      if (done[j] || (!is_plain(m) && m.type != type)) continue;
+      done[j] = true;
+      some.job[some.count++] = jobs.job[j];
+    }
+    run_of_type(stream, device, stage, type, some);
   }
 }
 

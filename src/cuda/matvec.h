@@ -52,8 +52,11 @@ struct MatvecJobs {
   }
 };
 
-// Runs all jobs as one launch over `rows` rows.  An output is one sum in an order that depends on
-// the matrix alone, not on the other rows.
-void run_matvec(Stream& stream, const DeviceInfo& device, const char* stage, MatvecJobs& jobs);
+// Runs all jobs over `rows` rows, as one launch where their quantised matrices have one type.  An
+// output is one sum in an order that depends on the matrix alone, not on the other rows.
+void run_matvec(Stream& stream,
+                const DeviceInfo& device,
+                const char* stage,
+                const MatvecJobs& jobs);
 
 }  // namespace ds4::cuda

@@ -112,6 +112,18 @@ DS4_DEVICE void multiply_tile(float (&d)[4],
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
+// d += a * b on the tensor cores: a signed bytes [16, 32], b signed bytes [32, 8], d int32 [16, 8],
+// in the register order of mma.m16n8k32.
+DS4_DEVICE void multiply_bytes(std::int32_t (&d)[4],
+                               const std::uint32_t (&a)[4],
+                               const std::uint32_t (&b)[2]) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+      "{%0,%1,%2,%3};"
+      : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
 // Four 8 x 8 f16 matrices from shared memory; lane l gives the address of row l % 8 of matrix l
 // / 8.
 DS4_DEVICE void load_tiles(std::uint32_t (&r)[4], const void* shared_row) {

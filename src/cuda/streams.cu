@@ -40,15 +40,19 @@ DS4_KERNEL void embed(
   with_codec(table.type, [&](auto codec) {
     using C = decltype(codec);
     const std::uint32_t unit = blockIdx.x * blockDim.x + threadIdx.x;
-    if (unit * C::kUnit >= table.columns) return;
-    float w[C::kUnit];
-    C::decode(C::load(row_codes(table, 0, token), row_scales(table, 0, token), table.columns, unit),
-              unit, grid, w);
-    for (int s = 0; s < C::kUnit / C::kSegment; ++s)
-      for (int i = 0; i < C::kSegment; ++i)
-        for (std::uint32_t copy = 0; copy < copies; ++copy)
-          to[copy * table.columns + C::column(unit, s) + static_cast<std::uint32_t>(i)] =
-              w[s * C::kSegment + i];
+    const bool real = unit * C::kUnit < table.columns;
+    typename C::Unit codes = C::load(row_codes(table, 0, token), row_scales(table, 0, token),
+                                     table.columns, real ? unit : unit % 4);
+    if constexpr (C::kQuantised) C::finish(codes);
+    if (!real) return;
+#pragma unroll
+    for (int s = 0; s < C::kSegments; ++s) {
+      float w[8];
+      C::decode(codes, s, grid, w);
+      for (std::uint32_t copy = 0; copy < copies; ++copy)
+        for (std::uint32_t i = 0; i < 8; ++i)
+          to[copy * table.columns + C::column(unit, s) + i] = w[i];
+    }
   });
 }
 

@@ -62,22 +62,17 @@ DS4_DEVICE void fetch_rows(const std::uint16_t* x,
   }
 }
 
-// A thread's share of one step's codes.  For formats whose units interleave columns of a whole
-// block a step is a part of the block; a unit is then cut to the segments that fall in the step.
+// A thread's share of one step's codes.  A unit of a quantised format has 8 columns of each of
+// kSegments groups of 32: a step of 64 columns takes two of them.
 template <class C>
 struct WeightStep {
-  // Units that touch a step of 64 columns: Q2_K's 8 units of a half block serve its two steps.
-  static constexpr std::uint32_t kUnits = C::kSegment == 8 && C::kUnit == 32 ? 4 : kStep / C::kUnit;
+  static constexpr std::uint32_t kUnits = C::kQuantised ? 4 : kStep / C::kUnit;
   static constexpr std::uint32_t kMine = (kOutputs * kUnits + kThreads - 1) / kThreads;
-  typename C::Raw raw[kMine];
+  static constexpr std::uint32_t kSteps = C::kQuantised ? C::kSegments / 2 : 1;  // of a unit
+  typename C::Unit unit[kMine];
 
   static DS4_DEVICE std::uint32_t unit_of(std::uint32_t step, std::uint32_t i) {
-    if constexpr (C::kSegment == 8 && C::kUnit == 32) {
-      // Steps 0, 1 of a block lie in its first half: units 0..3; steps 2, 3 in units 4..7.
-      return step / 4 * 8 + step % 4 / 2 * 4 + i;
-    } else {
-      return step * kUnits + i;
-    }
+    return step / kSteps * kUnits + i;
   }
 
   DS4_DEVICE void load(const Matrix& m,
@@ -85,13 +80,15 @@ struct WeightStep {
                        std::uint32_t first_output,
                        std::uint32_t row_end,
                        std::uint32_t step) {
+    if (step % kSteps != 0) return;  // the unit is here already
 #pragma unroll
     for (std::uint32_t k = 0; k < kMine; ++k) {
       const std::uint32_t i = threadIdx.x + k * kThreads;
       const std::uint32_t output = first_output + i / kUnits;
-      const std::uint32_t unit = unit_of(step, i % kUnits);
-      if (output < row_end && unit * C::kUnit < m.columns)
-        raw[k] = C::load(row_codes(m, slab, output), row_scales(m, slab, output), m.columns, unit);
+      const std::uint32_t index = unit_of(step, i % kUnits);
+      if (output < row_end && index * C::kUnit < m.columns)
+        unit[k] =
+            C::load(row_codes(m, slab, output), row_scales(m, slab, output), m.columns, index);
     }
   }
 
@@ -100,31 +97,22 @@ struct WeightStep {
                         std::uint32_t row_end,
                         std::uint32_t step,
                         const Grid* grid,
-                        std::uint16_t* to) const {
+                        std::uint16_t* to) {
 #pragma unroll
     for (std::uint32_t k = 0; k < kMine; ++k) {
       const std::uint32_t i = threadIdx.x + k * kThreads;
       const std::uint32_t output = i / kUnits;
-      const std::uint32_t unit = unit_of(step, i % kUnits);
-      float w[C::kUnit];
-      if (first_output + output < row_end && unit * C::kUnit < m.columns) {
-        C::decode(raw[k], unit, grid, w);
-      } else {
+      const std::uint32_t index = unit_of(step, i % kUnits);
+      const bool real = first_output + output < row_end && index * C::kUnit < m.columns;
+      if constexpr (C::kQuantised) C::finish(unit[k]);
 #pragma unroll
-        for (int j = 0; j < C::kUnit; ++j)
-          w[j] = 0;
-      }
-#pragma unroll
-      for (int s = 0; s < C::kUnit / C::kSegment; ++s) {
-        const std::uint32_t column = C::column(unit, s) - step * kStep;
-        if (column >= kStep) continue;
-        auto* out = reinterpret_cast<Words4*>(to + output * kPitch + column);
-#pragma unroll
-        for (int j = 0; j < C::kSegment; j += 8) {
-          const float* v = &w[s * C::kSegment + j];
-          out[j / 8] = {pack_half2(v[0], v[1]), pack_half2(v[2], v[3]), pack_half2(v[4], v[5]),
-                        pack_half2(v[6], v[7])};
-        }
+      for (int s = 0; s < C::kSegments; ++s) {
+        if (static_cast<std::uint32_t>(s / 2) != step % kSteps) continue;
+        float w[8] = {};
+        if (real) C::decode(unit[k], s, grid, w);
+        *reinterpret_cast<Words4*>(to + output * kPitch + C::column(index, s) - step * kStep) = {
+            pack_half2(w[0], w[1]), pack_half2(w[2], w[3]), pack_half2(w[4], w[5]),
+            pack_half2(w[6], w[7])};
       }
     }
   }

@@ -220,6 +220,30 @@ void multiply_tile(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32
   }
 }
 
+void multiply_bytes(std::int32_t (&d)[4],
+                    const std::uint32_t (&a)[4],
+                    const std::uint32_t (&b)[2]) {
+  struct Fragments {
+    std::uint32_t a[4];
+    std::uint32_t b[2];
+  } mine{{a[0], a[1], a[2], a[3]}, {b[0], b[1]}};
+  const std::byte* all = emulation::exchange(&mine, sizeof mine);
+  const std::uint32_t group = emulation::lane() / 4;
+  const std::uint32_t column = emulation::lane() % 4 * 2;
+  const auto signed_byte = [](std::uint32_t word, std::uint32_t index) {
+    return static_cast<std::int32_t>(static_cast<std::int8_t>((word >> (8 * index)) & 255));
+  };
+  for (std::uint32_t t = 0; t < 4; ++t) {
+    const auto rows = emulation::lane_value<Fragments>(all, group * 4 + t);
+    for (std::uint32_t c = 0; c < 2; ++c) {
+      const auto columns = emulation::lane_value<Fragments>(all, (column + c) * 4 + t);
+      for (std::uint32_t i = 0; i < 4; ++i)
+        for (std::uint32_t k = 0; k < 4; ++k)
+          d[i % 2 * 2 + c] += signed_byte(rows.a[i], k) * signed_byte(columns.b[i / 2], k);
+    }
+  }
+}
+
 namespace {
 
 void load_tiles_as(std::uint32_t (&r)[4], const void* shared_row, bool transposed) {

@@ -144,6 +144,7 @@ T load_streaming(const T* from) {
 }
 
 void multiply_tile(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2]);
+void multiply_bytes(std::int32_t (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2]);
 void load_tiles(std::uint32_t (&r)[4], const void* shared_row);
 void load_tiles_transposed(std::uint32_t (&r)[4], const void* shared_row);
 

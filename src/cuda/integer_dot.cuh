@@ -1,0 +1,281 @@
+#pragma once
+#include "cuda/codecs.cuh"
+#include "cuda/reduce.cuh"
+
+namespace ds4::cuda {
+
+// Products of quantised weights with a few vectors on the integer tensor cores.
+//
+// Weights are small integers times a scale (Codec::integers()).  A vector becomes 15-bit integers,
+// one scale for 256 columns, held as two planes of signed bytes:
+//
+//   x[c] = scale[c / 256] * (128 * high[c] + low[c])        |128 * high + low| <= 16256
+//
+// so that the matrix instruction, 16 weight rows by 32 columns by 8 plane rows, sums them exactly;
+// what is lost is the rounding of x, 2^-15 of the largest in its block.  Each row of x has two of
+// the eight columns of the instruction: four rows of x cost what one does, and no result depends on
+// the others.
+//
+// A warp holds 16 weight rows; lane 4 * g + q loads the units of rows g and g + 8 that are its own
+// (codecs.cuh) and ends with the sums of those two rows for row q of each four of x.
+
+inline constexpr float kIntegerLargest = 16256.0F;
+
+// The planes in shared memory, [2 * rows][stride] bytes: high of row 0, low of row 0, ...  The
+// stride puts the eight plane rows of an instruction into different banks.
+struct IntegerRows {
+  std::byte* planes;
+  float* scales;  // [rows][blocks]
+  std::uint32_t stride;
+  std::uint32_t blocks;  // of 256 columns, the last one perhaps cut short
+
+  // `memory` has integer_rows_bytes() bytes.
+  DS4_DEVICE IntegerRows(std::byte* memory, std::uint32_t rows, std::uint32_t columns)
+      : planes(memory),
+        scales(nullptr),
+        stride((columns + 255) / 256 * 256 + 32),
+        blocks((columns + 255) / 256) {
+    scales = reinterpret_cast<float*>(memory + std::size_t{2} * rows * stride);
+  }
+};
+constexpr std::size_t integer_rows_bytes(std::uint32_t rows, std::uint32_t columns) {
+  const std::uint32_t blocks = (columns + 255) / 256;
+  return std::size_t{rows} * (2 * (blocks * 256 + 32) + (blocks + 3) / 4 * 4 * sizeof(float));
+}
+
+// One block of 256 columns of row `r`, by a warp: lane l has columns 8 * l .. 8 * l + 7 in `v`.
+DS4_DEVICE void put_integers(const IntegerRows& to,
+                             std::uint32_t r,
+                             std::uint32_t block,
+                             const float (&v)[8]) {
+  const std::uint32_t lane = threadIdx.x % 32;
+  float largest = 0;
+#pragma unroll
+  for (int i = 0; i < 8; ++i)
+    largest = fmaxf(largest, fabsf(v[i]));
+  largest = warp_max(largest);
+  const float inverse = largest > 0 ? kIntegerLargest / largest : 0.0F;
+  std::uint32_t high[2] = {0, 0};
+  std::uint32_t low[2] = {0, 0};
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+    const auto q = static_cast<std::int32_t>(rintf(v[i] * inverse));
+    const std::int32_t upper = (q + 64) >> 7;
+    high[i / 4] |= (static_cast<std::uint32_t>(upper) & 255) << (8 * (i % 4));
+    low[i / 4] |= (static_cast<std::uint32_t>(q - upper * 128) & 255) << (8 * (i % 4));
+  }
+  std::byte* at = to.planes + std::size_t{2} * r * to.stride + block * 256 + lane * 8;
+  *reinterpret_cast<Words2*>(at) = {high[0], high[1]};
+  *reinterpret_cast<Words2*>(at + to.stride) = {low[0], low[1]};
+  if (lane == 0) to.scales[r * to.blocks + block] = largest / kIntegerLargest;
+}
+
+// Row `r` from memory by `warps` warps, of which this is number `warp`; with `norm_weight`
+// RMS-normalised first.
+DS4_DEVICE void put_row_by(const IntegerRows& to,
+                           std::uint32_t r,
+                           const float* from,
+                           std::uint32_t columns,
+                           std::uint32_t warp,
+                           std::uint32_t warps,
+                           const float* norm_weight = nullptr,
+                           float inverse_rms = 0) {
+  for (std::uint32_t block = warp; block < to.blocks; block += warps) {
+    const std::uint32_t c = block * 256 + threadIdx.x % 32 * 8;
+    float v[8] = {};
+    if (c < columns) {
+#pragma unroll
+      for (std::uint32_t half = 0; half < 2; ++half) {
+        Float4 x = *reinterpret_cast<const Float4*>(from + c + half * 4);
+        if (norm_weight != nullptr) {
+          const Float4 w = *reinterpret_cast<const Float4*>(norm_weight + c + half * 4);
+          x = {x.x * inverse_rms * w.x, x.y * inverse_rms * w.y, x.z * inverse_rms * w.z,
+               x.w * inverse_rms * w.w};
+        }
+        v[half * 4] = x.x;
+        v[half * 4 + 1] = x.y;
+        v[half * 4 + 2] = x.z;
+        v[half * 4 + 3] = x.w;
+      }
+    }
+    put_integers(to, r, block, v);
+  }
+}
+
+// The same by the whole block of threads.
+DS4_DEVICE void put_row(const IntegerRows& to,
+                        std::uint32_t r,
+                        const float* from,
+                        std::uint32_t columns,
+                        const float* norm_weight,
+                        float inverse_rms) {
+  put_row_by(to, r, from, columns, threadIdx.x / 32, blockDim.x / 32, norm_weight, inverse_rms);
+}
+
+// The units of a lane for one block of 256 columns of its two weight rows.
+template <class C>
+struct WeightBlock {
+  typename C::Unit low[C::kBlockUnits];
+  typename C::Unit high[C::kBlockUnits];
+
+  // Rows by their planes; a last block that is cut short repeats units that exist, against zeros.
+  DS4_DEVICE void load(const std::byte* low_codes,
+                       const std::byte* low_scales,
+                       const std::byte* high_codes,
+                       const std::byte* high_scales,
+                       std::uint32_t columns,
+                       std::uint32_t block) {
+    const std::uint32_t q = threadIdx.x % 4;
+#pragma unroll
+    for (std::uint32_t u = 0; u < C::kBlockUnits; ++u) {
+      std::uint32_t unit = (block * C::kBlockUnits + u) * 4 + q;
+      if (unit * C::kUnit >= columns) unit = q;
+      low[u] = C::load(low_codes, low_scales, columns, unit);
+      high[u] = C::load(high_codes, high_scales, columns, unit);
+    }
+  }
+};
+
+// The 16 weight rows from `first_output` on, as a warp's lanes take them.
+struct TileRows {
+  const std::byte* codes[2];
+  const std::byte* scales[2];
+
+  DS4_DEVICE TileRows(const Matrix& m, std::size_t slab, std::uint32_t first_output) {
+#pragma unroll
+    for (std::uint32_t i = 0; i < 2; ++i) {
+      const std::uint32_t wanted = first_output + threadIdx.x % 32 / 4 + i * 8;
+      const std::uint32_t row = wanted < m.rows ? wanted : m.rows - 1;
+      codes[i] = row_codes(m, slab, row);
+      scales[i] = row_scales(m, slab, row);
+    }
+  }
+  template <class C>
+  DS4_DEVICE void load(WeightBlock<C>& w, std::uint32_t columns, std::uint32_t block) const {
+    w.load(codes[0], scales[0], codes[1], scales[1], columns, block);
+  }
+};
+
+// The same for a format of plain numbers, which are not integers: f32 sums of what the planes hold.
+template <class C, int kTiles>
+DS4_DEVICE void add_plain_block(const WeightBlock<C>& w,
+                                const IntegerRows& x,
+                                std::uint32_t rows,
+                                std::uint32_t block,
+                                float (&sums)[kTiles][2]) {
+  const std::uint32_t q = threadIdx.x % 4;
+  for (std::uint32_t r = 0; r < rows; ++r) {
+    const std::byte* plane = x.planes + std::size_t{2} * r * x.stride + block * 256 + q * 8;
+    float part[2] = {0, 0};
+#pragma unroll
+    for (int u = 0; u < C::kBlockUnits; ++u) {
+      float low[8];
+      float high[8];
+      C::decode(w.low[u], 0, nullptr, low);
+      C::decode(w.high[u], 0, nullptr, high);
+      const Words2 h = *reinterpret_cast<const Words2*>(plane + u * 32);
+      const Words2 l = *reinterpret_cast<const Words2*>(plane + x.stride + u * 32);
+#pragma unroll
+      for (int i = 0; i < 8; ++i) {
+        const float v =
+            128.0F * signed_byte(i < 4 ? h.x : h.y, i % 4) + signed_byte(i < 4 ? l.x : l.y, i % 4);
+        part[0] += low[i] * v;
+        part[1] += high[i] * v;
+      }
+    }
+    const float scale = x.scales[r * x.blocks + block];
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      part[i] += shuffle_xor(part[i], 1);
+      part[i] += shuffle_xor(part[i], 2);
+#pragma unroll
+      for (int t = 0; t < kTiles; ++t)
+        if (r == static_cast<std::uint32_t>(t) * 4 + q) sums[t][i] += scale * part[i];
+    }
+  }
+}
+
+// sums[t][0 or 1] += the block's products of weight rows g or g + 8 with row 4 * t + q of x.
+// `rows` of x are there; lanes beyond them repeat the last, and their sums mean nothing.
+template <class C, int kTiles>
+DS4_DEVICE void add_integer_block(WeightBlock<C>& w,
+                                  const IntegerRows& x,
+                                  std::uint32_t rows,
+                                  std::uint32_t block,
+                                  const Grid* grid,
+                                  float (&sums)[kTiles][2]) {
+  const std::uint32_t lane = threadIdx.x % 32;
+  const std::byte* plane[kTiles];
+  float part[kTiles][2] = {};
+  std::int32_t whole[kTiles][4] = {};
+  std::int32_t mins[kTiles][4] = {};
+#pragma unroll
+  for (int t = 0; t < kTiles; ++t) {
+    const std::uint32_t wanted = static_cast<std::uint32_t>(t) * 4 + lane / 8;
+    const std::uint32_t r = wanted < rows ? wanted : rows - 1;
+    plane[t] = x.planes + (2 * r + lane / 4 % 2) * x.stride + block * 256 + lane % 4 * 8;
+  }
+#pragma unroll
+  for (int u = 0; u < C::kBlockUnits; ++u) {
+    C::finish(w.low[u]);
+    C::finish(w.high[u]);
+#pragma unroll
+    for (int s = 0; s < C::kSegments; ++s) {
+      std::uint32_t low[2];
+      std::uint32_t high[2];
+      C::integers(w.low[u], s, grid, low);
+      C::integers(w.high[u], s, grid, high);
+      const std::uint32_t a[4] = {low[0], high[0], low[1], high[1]};
+      std::uint32_t m[4];
+      if constexpr (C::kHasMins) {
+        m[0] = m[2] = C::min_code(w.low[u], s) * 0x01010101U;
+        m[1] = m[3] = C::min_code(w.high[u], s) * 0x01010101U;
+      }
+#pragma unroll
+      for (int t = 0; t < kTiles; ++t) {
+        const Words2 v = *reinterpret_cast<const Words2*>(plane[t] + (u * C::kSegments + s) * 32);
+        const std::uint32_t b[2] = {v.x, v.y};
+        if constexpr (C::kHasMins) multiply_bytes(mins[t], m, b);
+        if constexpr (C::kBlockScale) {
+          multiply_bytes(whole[t], a, b);
+        } else {
+          std::int32_t dot[4] = {0, 0, 0, 0};
+          multiply_bytes(dot, a, b);
+          part[t][0] += C::scale(w.low[u], s) * static_cast<float>(dot[0] * 128 + dot[1]);
+          part[t][1] += C::scale(w.high[u], s) * static_cast<float>(dot[2] * 128 + dot[3]);
+        }
+      }
+    }
+  }
+#pragma unroll
+  for (int t = 0; t < kTiles; ++t) {
+    if constexpr (C::kBlockScale) {
+      part[t][0] = C::scale(w.low[0], 0) * static_cast<float>(whole[t][0] * 128 + whole[t][1]);
+      part[t][1] = C::scale(w.high[0], 0) * static_cast<float>(whole[t][2] * 128 + whole[t][3]);
+    }
+    if constexpr (C::kHasMins) {
+      part[t][0] -= C::min_scale(w.low[0]) * static_cast<float>(mins[t][0] * 128 + mins[t][1]);
+      part[t][1] -= C::min_scale(w.high[0]) * static_cast<float>(mins[t][2] * 128 + mins[t][3]);
+    }
+    const std::uint32_t wanted = static_cast<std::uint32_t>(t) * 4 + lane % 4;
+    const float scale = x.scales[(wanted < rows ? wanted : rows - 1) * x.blocks + block];
+    sums[t][0] += scale * part[t][0];
+    sums[t][1] += scale * part[t][1];
+  }
+}
+
+template <class C, int kTiles>
+DS4_DEVICE void add_block(WeightBlock<C>& w,
+                          const IntegerRows& x,
+                          std::uint32_t rows,
+                          std::uint32_t block,
+                          const Grid* grid,
+                          float (&sums)[kTiles][2]) {
+  if constexpr (C::kQuantised) {
+    add_integer_block<C, kTiles>(w, x, rows, block, grid, sums);
+  } else {
+    add_plain_block<C, kTiles>(w, x, rows, block, sums);
+  }
+}
+
+}  // namespace ds4::cuda
