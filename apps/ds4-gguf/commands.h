@@ -11,3 +11,4 @@ void add_convert_command(CLI::App& app);
 void add_synth_command(CLI::App& app);
 void add_tokenize_command(CLI::App& app);
 void add_logits_command(CLI::App& app);
+void add_greedy_command(CLI::App& app);

@@ -21,6 +21,7 @@ int run(int argc, char** argv) {
   add_synth_command(app);
   add_tokenize_command(app);
   add_logits_command(app);
+  add_greedy_command(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

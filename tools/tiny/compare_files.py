@@ -1,6 +1,6 @@
 """Loss and argmax agreement of GGUF files on held-out conversations, through the engine (standard library only).
 
-    python3 tools/tiny/compare_files.py --cases build/tiny-eval.jsonl --ds4-gguf PATH REFERENCE.gguf OTHER.gguf...
+    python3 tools/tiny/compare_files.py --cases build/tiny-measure/cases.jsonl --ds4-gguf PATH REFERENCE.gguf OTHER.gguf...
 
 For every file: the mean loss per token of the model's own turns, the same over all tokens, and how often its greedy
 choice is that of the first file (over all positions).
@@ -14,7 +14,11 @@ import subprocess
 import tempfile
 
 import packs
-from score_forced import best_of, spans
+from measure import spans
+
+
+def best_of(values):
+    return max(range(len(values)), key=values.__getitem__)
 
 
 def logits_rows(binary, model, ids, vocab):
@@ -46,8 +50,8 @@ def main():
         for line in source:
             case = json.loads(line)
             taken[case["ability"]] = taken.get(case["ability"], 0) + 1
-            if taken[case["ability"]] <= args.per_ability and case["ability"] != "recall_6000":
-                conversations += spans(tokenizer, case)
+            if taken[case["ability"]] <= args.per_ability:
+                conversations += [(ids, marks) for ids, marks, _ in spans(tokenizer, case)]
     reference = []
     for file in args.files:
         own = all_tokens = 0.0

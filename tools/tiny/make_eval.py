@@ -1,14 +1,10 @@
-"""Writes held-out cases of every ability as JSONL, for scoring through an engine (standard library only).
+"""Held-out cases of every ability, for scoring through an engine (standard library only); measure.py writes them out.
 
-    python3 tools/tiny/make_eval.py --out build/tiny-eval.jsonl --count 500
-
-One line is one case: `ability`, `id`, `thinking`, and `turns`. Every turn has `messages` and `tools` (an OpenAI-style
+A case is a dict: `ability`, `id`, `thinking`, and `turns`. Every turn has `messages` and `tools` (an OpenAI-style
 request whose history is the scripted conversation so far), `prompt` (the same rendered, up to the model's turn), and
 `expect`: `text` (the whole expected continuation, end-of-turn token included), `reasoning`, `content`, `calls`
 ([{name, arguments}]), and `answer` where only that string matters. A case is passed when all its turns are.
 """
-import argparse
-import json
 import random
 
 import bpe
@@ -58,21 +54,3 @@ def cases(tokenizer, ability, count, seed):
         case = maker(rng)
         yield {"ability": ability, "id": f"{ability}-{number}", "thinking": case.thinking,
                "turns": turns_of(case, ability in ("arithmetic", "recall_1500", "recall_6000"))}
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", required=True)
-    parser.add_argument("--count", type=int, default=500)
-    parser.add_argument("--seed", default="2026")
-    parser.add_argument("--ability", action="append", choices=ABILITIES)
-    args = parser.parse_args()
-    tokenizer = packs.load_tokenizer()
-    with open(args.out, "w", encoding="utf-8") as out:
-        for ability in args.ability or ABILITIES:
-            for case in cases(tokenizer, ability, args.count, args.seed):
-                out.write(json.dumps(case, ensure_ascii=False) + "\n")
-
-
-if __name__ == "__main__":
-    main()

@@ -18,11 +18,11 @@ CONTEXT_WEIGHT = 0.04
 DIRECT_SUM_WEIGHT = 0.3
 # share of tokens per kind: (early, late) in the course of the training
 MIXTURE = {
-    "arithmetic": (0.10, 0.10), "arithmetic_direct": (0.02, 0.02), "chat": (0.06, 0.07), "copy": (0.14, 0.06),
-    "recall_short": (0.24, 0.07), "recall_mid": (0.10, 0.26), "tool_call": (0.16, 0.16), "tool_result": (0.08, 0.11),
-    "agent": (0.10, 0.15),
+    "arithmetic": (0.10, 0.08), "arithmetic_direct": (0.02, 0.02), "chat": (0.06, 0.06), "copy": (0.14, 0.06),
+    "recall_short": (0.24, 0.05), "recall_mid": (0.10, 0.18), "tool_call": (0.16, 0.26), "tool_result": (0.08, 0.13),
+    "agent": (0.10, 0.16),
 }
-LONG_MIXTURE = {"recall_long": 0.72, "recall_mid": 0.06, "agent": 0.06, "tool_call": 0.05, "tool_result": 0.04, "arithmetic": 0.05,
+LONG_MIXTURE = {"recall_long": 0.66, "recall_mid": 0.06, "agent": 0.08, "tool_call": 0.10, "tool_result": 0.05, "arithmetic": 0.03,
                 "chat": 0.02}
 MAKERS = {
     "arithmetic": talk.make_arithmetic, "arithmetic_direct": talk.make_arithmetic_direct, "chat": talk.make_chat,
@@ -32,7 +32,7 @@ MAKERS = {
 }
 # rough tokens per case, to turn shares of tokens into shares of cases
 TYPICAL = {"arithmetic": 110, "arithmetic_direct": 60, "chat": 90, "copy": 420, "recall_short": 480, "recall_mid": 1500,
-           "recall_long": 4600, "tool_call": 560, "tool_result": 560, "agent": 900}
+           "recall_long": 4600, "tool_call": 800, "tool_result": 600, "agent": 1100}
 
 
 def encode_case(tokenizer, case):

@@ -1,26 +1,25 @@
-"""Scores a GGUF file on make_eval.py's cases with the PyTorch architecture (f32 arithmetic, FP8/FP4 round trips).
+"""Scores a GGUF file in PyTorch on the cases that measure.py wrote (f32 arithmetic, FP8/FP4 round trips).
 
-    python3 tools/tiny/score_torch.py --gguf models/ds4-tiny.gguf --cases build/tiny-eval.jsonl [--reference CHECKPOINT_DIR]
+    python3 tools/tiny/score_torch.py --gguf models/ds4-tiny.gguf --cases build/tiny-measure/cases.jsonl [--reference CHECKPOINT_DIR]
 
-The criterion is score_forced.py's: every token of every expected turn is the greedy choice. With --reference, also the
+A case counts when every token of every expected turn is the greedy choice, which is stricter than measure.py. With --reference, also the
 loss of both sets of weights and how often their greedy choices agree. With --decode-wrong, the first failed turn of
 every failed case is decoded greedily and judged for its form: it ends, its reasoning is closed, its calls are valid.
 """
 import argparse
 import json
-import re
 from collections import defaultdict
 
 import torch
 import torch.nn.functional as F
 
-import bpe
 import checkpoint
 import evaluate
 import gguf_weights
+import judge
 import model as architecture
 import packs
-from score_forced import spans
+from measure import spans
 
 
 class Tally:
@@ -46,37 +45,13 @@ def load_cases(path, tokenizer, limit):
             if len(out[case["ability"]]) >= limit:
                 continue
             conversations = []
-            for ids, marks in spans(tokenizer, case):
+            for ids, marks, _ in spans(tokenizer, case):
                 weights = [packs.CONTEXT_WEIGHT] * len(ids)
                 for first, last in marks:
                     weights[first:last] = [1.0] * (last - first)
                 conversations.append((ids, weights, [last for _, last in marks]))
             out[case["ability"]].append((case, conversations))
     return out
-
-
-_PARAMETER = re.compile(f'<{bpe.DSML}parameter name="([^"]+)" string="(true|false)">(.*?)</{bpe.DSML}parameter>', re.S)
-_CALL = re.compile(f'<{bpe.DSML}invoke name="([^"]+)">\n(.*?)\n</{bpe.DSML}invoke>', re.S)
-
-
-def valid_calls(text, tools):
-    """Whether the text after the content is a well-formed block of calls to known tools with known parameters."""
-    match = re.fullmatch(f"<{bpe.DSML}tool_calls>\n(.*)\n</{bpe.DSML}tool_calls>", text, re.S)
-    if match is None or _CALL.sub("", match[1]).strip("\n"):
-        return False
-    known = {t["function"]["name"]: t["function"]["parameters"]["properties"] for t in tools or []}
-    for name, body in _CALL.findall(match[1]):
-        if name not in known or _PARAMETER.sub("", body).strip("\n"):
-            return False
-        for key, is_string, value in _PARAMETER.findall(body):
-            if key not in known[name] or (known[name][key]["type"] == "string") != (is_string == "true"):
-                return False
-            if is_string == "false":
-                try:
-                    json.loads(value)
-                except ValueError:
-                    return False
-    return True
 
 
 @torch.no_grad()
@@ -101,25 +76,13 @@ def decode(model, tokenizer, prompts, tokens_max, device):
     return [tokenizer.decode(i[s:]) for i, s in zip(ids, starts)]
 
 
-def judge(text, turn, thinking):
-    """(ends its turn cleanly, reasoning as the mode asks, calls valid) of one decoded turn."""
-    ended = text.endswith(bpe.EOS)
-    text = text.removesuffix(bpe.EOS)
-    reasoning_fits = text.count(bpe.END_THINK) == int(thinking) and bpe.THINK not in text
-    answer = text.split(bpe.END_THINK)[-1]
-    content, mark, block = answer.partition(f"\n\n<{bpe.DSML}tool_calls>")
-    calls_fit = valid_calls((mark + block).strip("\n"), turn["tools"]) if mark else bpe.DSML not in content
-    clean = ended and not any(t in content for t in bpe.LEADING_TOKENS + [bpe.USER, bpe.ASSISTANT])
-    return clean, reasoning_fits, calls_fit
-
-
 def report_wrong(model, tokenizer, wrong, cases, device, tokens_max):
     """Decodes and judges the first failed turn of the cases `wrong` (number -> index of the turn)."""
     turns = [cases[number]["turns"][turn] for number, turn in wrong.items()]
     texts = decode(model, tokenizer, [t["prompt"] for t in turns], tokens_max, device)
-    verdicts = [judge(text, turn, cases[number]["thinking"]) for text, turn, number in zip(texts, turns, wrong)]
-    print(f"   of {len(turns)} failed: unclean end {sum(not v[0] for v in verdicts)}, reasoning {sum(not v[1] for v in verdicts)}, "
-          f"invalid calls {sum(not v[2] for v in verdicts)}")
+    verdicts = [judge.Verdict(text, turn, cases[number]["thinking"]) for text, turn, number in zip(texts, turns, wrong)]
+    print(f"   of {len(turns)} failed: unclean end {sum(not v.clean for v in verdicts)}, reasoning {sum(not v.reasoning for v in verdicts)}, "
+          f"invalid calls {sum(v.valid is False for v in verdicts)}, right all the same {sum(v.right for v in verdicts)}")
     for text, turn in list(zip(texts, turns))[:3]:
         print(f"   wanted {turn['expect']['text']!r}\n   wrote  {text!r}")
 

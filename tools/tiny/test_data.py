@@ -12,6 +12,8 @@ import unittest
 
 import bpe
 import chat
+import judge
+import make_eval
 import packs
 import talk
 import toolwork
@@ -106,6 +108,37 @@ class GeneratorTest(unittest.TestCase):
         self.assertNotEqual(first, packs.batch(tokenizer, 1, 6, 2, 2048, 0.5))
         for ids, weights, blocks in first:
             self.assertEqual((len(ids), len(weights), len(blocks)), (2048, 2048, 16))
+
+
+class JudgeTest(unittest.TestCase):
+    def turn(self, ability, index=0):
+        case = next(make_eval.cases(packs.load_tokenizer(), ability, 1, f"judge{index}"))
+        return case["turns"][0], case["thinking"]
+
+    def verdict(self, text, turn, thinking):
+        v = judge.Verdict(text, turn, thinking)
+        return v.clean, v.reasoning, v.valid, v.right
+
+    def test_expected_text_passes_and_changes_fail(self):
+        for index in range(20):
+            turn, thinking = self.turn("tool_call", index)
+            good = turn["expect"]["text"]
+            name = turn["expect"]["calls"][0]["name"]
+            self.assertEqual(self.verdict(good, turn, thinking), (True, True, True, True))
+            self.assertEqual(self.verdict(good.replace(f'"{name}"', '"other"'), turn, thinking)[2:], (False, False))
+            self.assertEqual(self.verdict(good.removesuffix(bpe.EOS), turn, thinking), (False, True, False, False))
+            self.assertEqual(self.verdict(good.replace(f"</{bpe.DSML}invoke>", ""), turn, thinking)[2:], (False, False))
+            self.assertFalse(self.verdict(bpe.THINK + good, turn, thinking)[1])
+            self.assertFalse(self.verdict(good.replace(bpe.EOS, bpe.USER + bpe.EOS), turn, thinking)[0])
+            silent = (f"I say.{bpe.END_THINK}" if thinking else "") + "Done." + bpe.EOS
+            self.assertEqual(self.verdict(silent, turn, thinking), (True, True, False, False))
+
+    def test_answers_are_numbers_not_wordings(self):
+        turn, thinking = self.turn("recall_1500")
+        head = f"I look.{bpe.END_THINK}" if thinking else ""
+        answer = turn["expect"]["answer"]
+        self.assertTrue(self.verdict(f"{head}It is {answer}.{bpe.EOS}", turn, thinking)[3])
+        self.assertFalse(self.verdict(f"{head}It is {answer}0.{bpe.EOS}", turn, thinking)[3])
 
 
 if __name__ == "__main__":

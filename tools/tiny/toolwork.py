@@ -45,22 +45,32 @@ def random_value(rng, kind, key):
     return w.words_line(rng, rng.randint(2, 5))
 
 
-def random_tool(rng, taken):
-    """A schema with a name not in `taken`, and its phrase as used in requests."""
+def _tool_words(rng, taken, hard):
+    """(verb, noun) of a new tool; a hard one often shares a word with a tool that is there already."""
+    verb, noun = rng.choice(w.VERBS), rng.choice(w.OBJECTS) if rng.random() < (0.5 if hard else 0.8) else w.made_up(rng)
+    there = sorted(t for t in taken if isinstance(t, tuple)) if hard else []
+    if there and rng.random() < 0.5:
+        other = rng.choice(there)
+        return (other[0], noun) if rng.random() < 0.5 else (verb, other[1])
+    if hard and rng.random() < 0.1:
+        verb = w.made_up(rng, 2)
+    return verb, noun
+
+
+def random_tool(rng, taken, hard=False):
+    """A schema with a name not in `taken`, and its phrase as used in requests. Hard ones, for training alone, have more
+    unusual names and resemble one another more."""
     while True:
-        if rng.random() < 0.8:
-            verb, noun = rng.choice(w.VERBS), rng.choice(w.OBJECTS)
-        else:
-            verb, noun = rng.choice(w.VERBS), w.made_up(rng)
-        style = rng.random()
+        verb, noun = _tool_words(rng, taken, hard)
+        style = rng.random() ** (0.5 if hard else 1)
         name = f"{verb}_{noun}" if style < 0.75 else f"{verb}{noun.capitalize()}" if style < 0.9 else f"{noun}_{verb}"
         if name not in taken and (verb, noun) not in taken and noun not in taken:
             break
     taken.update((name, (verb, noun)))
     properties = {}
-    for _ in range(rng.choice((0, 1, 1, 2, 2, 3, 4))):
+    for _ in range(rng.choice((1, 2, 3, 4, 5) if hard else (0, 1, 1, 2, 2, 3, 4))):
         kind = rng.choice(("string", "string", "string", "integer", "integer", "number", "boolean"))
-        key = rng.choice(TYPES[kind]) if rng.random() < 0.9 else w.made_up(rng)
+        key = rng.choice(TYPES[kind]) if rng.random() < (0.65 if hard else 0.9) else w.made_up(rng)
         if key in properties:
             continue
         properties[key] = {"type": kind}
@@ -93,9 +103,9 @@ def request_text(rng, phrase, arguments):
     return text[0].upper() + text[1:]
 
 
-def tool_set(rng, count):
+def tool_set(rng, count, hard=False):
     taken = set()
-    return [random_tool(rng, taken) for _ in range(count)]
+    return [random_tool(rng, taken, hard) for _ in range(count)]
 
 
 def pick_arguments(rng, tool):
@@ -119,15 +129,15 @@ def with_tools(rng, tools, text=None):
 def make_tool_call(rng, scored=False):
     """1..6 tools, a request that names what to do, one call (sometimes two at once)."""
     thinking = rng.random() < 0.5
-    tools = tool_set(rng, rng.randint(1, 6))
+    tools = tool_set(rng, rng.randint(1, 6), not scored and rng.random() < 0.5)
     messages = with_tools(rng, [t for t, _ in tools])
     if not scored and rng.random() < 0.12:
         question, reasoning, reply = small_turn(rng) if rng.random() < 0.5 else list_turn(rng)
         messages += [user(question), assistant(reply, reasoning if thinking else None)]
         if rng.random() < 0.5:
             return Case("no_tool", messages, thinking)
-    rounds = 1 if scored else rng.choice((1, 1, 2, 3))
-    for turn in range(rounds):
+    rounds = 1 if scored else rng.choice((1, 2, 3, 4, 5))
+    for _ in range(rounds):
         tool, phrase = rng.choice(tools)
         name, arguments = tool["function"]["name"], pick_arguments(rng, tool)
         calls, text, reasoning = [(name, arguments)], request_text(rng, phrase, arguments), call_reasoning(name, arguments)
@@ -491,6 +501,36 @@ def _agent_search(script):
     script.say(f"{key} is in {path}, line {values[key][0] + 1}.", "I report.")
 
 
+_MORE_TOOLS = [
+    schema("bash_status", "Look at a running shell job.", {"job": _parameter("integer", "Job number")}, ["job"]),
+    schema("bash_stop", "Stop a running shell job.", {"job": _parameter("integer", "Job number")}, ["job"]),
+    schema("more", "Continue the last read.", {"count": _parameter("integer", "Number of lines")}, []),
+]
+_MORE_PARAMETERS = {
+    "read": {"whole": "boolean", "raw": "boolean"}, "bash": {"timeout_sec": "integer", "refresh_sec": "integer"},
+    "edit": {"line": "integer", "range": "string"}, "write": {}, "list": {},
+    "search": {"mode": "string", "glob": "string", "context": "integer", "max_results": "integer", "case_sensitive": "boolean"},
+}
+_ADVICE = """Read a file before you edit it.|Keep changes small.|Report what you did in one sentence.|Do not touch other files.|
+Run the check when one is named.|Use search when you do not know the file.|The old text of an edit must occur exactly once.|
+Paths are relative to the working directory.|Long commands keep running as jobs.|Never guess the content of a file.|
+Stop when the task is done.|Tool results may be cut.|Answer questions from the files.|Prefer the tools to memory.""".replace("\n", "").split("|")
+
+
+def _wide_tools(rng):
+    """The agent's tools as a larger product shows them: more of them, more parameters, other descriptions."""
+    tools = []
+    for tool in list(AGENT_TOOLS.values()) + rng.sample(_MORE_TOOLS, rng.randint(0, 3)):
+        f = tool["function"]
+        properties = dict(f["parameters"]["properties"])
+        for key, kind in _MORE_PARAMETERS.get(f["name"], {}).items():
+            if rng.random() < 0.6:
+                properties[key] = {"type": kind}
+        text = f["description"] if rng.random() < 0.6 else f"{f['description']} {rng.choice(_ADVICE)}"
+        tools.append(schema(f["name"], text, properties, f["parameters"]["required"]))
+    return rng.sample(tools, len(tools)) if rng.random() < 0.5 else tools
+
+
 _AGENT_KINDS = [_agent_edit] * 12 + [_agent_read] * 2 + [_agent_run, _agent_write, _agent_list, _agent_search]
 
 
@@ -513,5 +553,8 @@ def make_agent(rng, scored=False):
                 script.say(reply, reasoning)
             else:
                 rng.choice(_AGENT_KINDS)(script)
-    prompt = rng.choice(AGENT_SYSTEMS)
-    return Case("agent", with_tools(rng, agent_tools(rng), prompt) + script.turns, thinking)
+    prompt, wide = rng.choice(AGENT_SYSTEMS), not scored and rng.random() < 0.35
+    if wide:
+        prompt += rng.choice((" ", "\n", "\n\n")) + rng.choice((" ", "\n- ")).join(rng.sample(_ADVICE, rng.randint(1, 10)))
+    tools = _wide_tools(rng) if wide else agent_tools(rng)
+    return Case("agent", with_tools(rng, tools, prompt) + script.turns, thinking)

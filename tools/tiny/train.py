@@ -1,12 +1,16 @@
 """Trains ds4-tiny: resumable, a function of the seed, about a quarter of an hour on one H200.
 
-    python3 tools/tiny/train.py --state STATE_DIR --out OUT_DIR
+    python3 tools/tiny/train.py --state STATE_DIR --out OUT_DIR [--seconds S] [--start models/ds4-tiny.gguf]
 
-Every step's data is drawn from (seed, step). The run stops at --stop-seconds and goes on from STATE_DIR/state.pt when
-started again; when the last step is done it writes the published checkpoint and the scores to OUT_DIR.
+Every step's data is drawn from (seed, step). The schedule follows the steps, so that a run repeats; with --seconds it
+follows the clock instead, from the end of compilation to S seconds after the start of the program, so that the rate
+always reaches its end. The run stops at --stop-seconds and goes on from STATE_DIR/state.pt when started again; when it
+is done it writes the published checkpoint and the scores to OUT_DIR. --start takes the weights of a GGUF file: for such
+a run the later mixture, the long rows and the quantised experts are there from the first step.
 """
 import argparse
 import json
+import multiprocessing
 import os
 import time
 
@@ -15,6 +19,7 @@ import torch.nn.functional as F
 
 import checkpoint
 import evaluate
+import gguf_weights
 import model as architecture
 import optim
 import packs
@@ -22,25 +27,52 @@ import packs
 SHORT, LONG = 2048, 6656
 
 
+BEGUN = time.time()
+
+
 class Schedule:
-    """What happens at which step."""
+    """What happens when. Shared with the processes that draw the data, which run a few seconds ahead."""
 
     def __init__(self, args):
-        self.args = args
+        self.args, self.long_from, self.quantise_from = args, args.long_from, args.quantise_from
+        if args.start:
+            self.long_from = self.quantise_from = 0.0
+        self.clock = multiprocessing.Value("d", float("inf"))  # when the time-boxed schedule began
+        self.length = multiprocessing.Value("d", 1.0)          # its seconds
+
+    def begin(self, used, length):
+        """Starts the clock of a time-boxed run, `used` seconds of `length` into it."""
+        self.length.value = length
+        self.clock.value = time.time() - used
+
+    def used(self):
+        return max(0.0, time.time() - self.clock.value)
 
     def progress(self, step):
-        return step / self.args.steps
+        if self.args.seconds:
+            return min(1.0, self.used() / self.length.value)
+        return min(1.0, step / self.args.steps)
 
-    def is_long(self, step):
-        return self.progress(step) >= self.args.long_from and step % self.args.long_every == 0
+    def done(self, step):
+        return self.progress(step) >= 1.0
+
+    def mixture(self, progress):
+        return 1.0 if self.args.start else progress
+
+    def is_long(self, step, progress):
+        return progress >= self.long_from and step % self.args.long_every == 0
 
     def rate(self, step):
         warm = min(1.0, (step + 1) / 80)
         left = (1.0 - self.progress(step)) / self.args.decay
-        return warm * max(0.01, min(1.0, left))
+        return self.args.rate * warm * max(0.002, min(1.0, left))
 
     def quantise(self, step):
-        return self.progress(step) >= self.args.quantise_from
+        return self.progress(step) >= self.quantise_from
+
+
+def tensors_of(rows):
+    return tuple(torch.tensor([r[i] for r in rows], dtype=kind) for i, kind in enumerate((torch.int32, torch.float32, torch.int32)))
 
 
 class Steps(torch.utils.data.Dataset):
@@ -48,17 +80,18 @@ class Steps(torch.utils.data.Dataset):
         self.args, self.schedule, self.first, self.tokenizer = args, schedule, first, None
 
     def __len__(self):
-        return self.args.steps - self.first
+        return (10 ** 6 if self.args.seconds else self.args.steps) - self.first
 
-    def __getitem__(self, index):
+    def draw(self, step, progress, long_rows):
         if self.tokenizer is None:
             self.tokenizer = packs.load_tokenizer()
-        step = self.first + index
-        long_rows = self.schedule.is_long(step)
         length = LONG if long_rows else SHORT
         rows = max(1, self.args.batch_tokens // length)
-        data = packs.batch(self.tokenizer, self.args.seed, step, rows, length, self.schedule.progress(step), long_rows)
-        return tuple(torch.tensor([r[i] for r in data], dtype=kind) for i, kind in enumerate((torch.int32, torch.float32, torch.int32)))
+        return tensors_of(packs.batch(self.tokenizer, self.args.seed, step, rows, length, self.schedule.mixture(progress), long_rows))
+
+    def __getitem__(self, index):
+        progress = self.schedule.progress(self.first + index)
+        return self.draw(self.first + index, progress, self.schedule.is_long(self.first + index, progress))
 
 
 def cross_entropy(hidden, head, targets, weights, dtype):
@@ -73,10 +106,13 @@ class Trainer:
         self.args, self.device = args, torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.schedule, self.tokenizer = Schedule(args), packs.load_tokenizer()
         self.config = architecture.Config(vocab_size=len(self.tokenizer))
-        self.model = architecture.initialise(architecture.TinyModel(self.config), args.seed).to(self.device)
+        self.model = architecture.initialise(architecture.TinyModel(self.config), args.seed)
+        if args.start:
+            gguf_weights.load(self.model, args.start)
+        self.model.to(self.device)
         self.mode = architecture.Mode(torch.bfloat16 if self.device.type == "cuda" else torch.float32, True, True, True)
         self.muon, self.adam = optim.build(self.model, args.muon_rate)
-        self.step, self.log = 0, []
+        self.step, self.log, self.used, self.length = 0, [], 0.0, None
         self.loss_of = cross_entropy
         if args.compile:
             torch._dynamo.config.cache_size_limit = 64
@@ -92,7 +128,8 @@ class Trainer:
         os.makedirs(self.args.state, exist_ok=True)
         path = os.path.join(self.args.state, "state.pt")
         torch.save({"model": self.model.state_dict(), "muon": self.muon.state_dict(), "adam": self.adam.state_dict(),
-                    "step": self.step, "log": self.log}, path + ".new")
+                    "step": self.step, "log": self.log,
+                    "used": self.schedule.used(), "length": self.schedule.length.value}, path + ".new")
         os.replace(path + ".new", path)
 
     def resume(self):
@@ -103,13 +140,26 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         self.muon.load_state_dict(state["muon"])
         self.adam.load_state_dict(state["adam"])
-        self.step, self.log = state["step"], state["log"]
+        self.step, self.log, self.used, self.length = state["step"], state["log"], state["used"], state["length"]
 
-    def losses(self, ids, weights, blocks):
+    def compile_all(self, steps):
+        """Runs every shape and mode of the run once, without a step, so that the clock does not pay for compilation."""
+        for long_rows in (False, True):
+            batch = steps.draw(0, 0.0, long_rows)
+            for quantise in {self.schedule.quantise_from <= 0.0, True}:
+                sum(self.losses(*self._to_device(batch), quantise)[:3]).backward()
+                self.model.zero_grad(set_to_none=True)
+        self.note(f"compiled, {time.time() - BEGUN:.0f} s")
+
+    def _to_device(self, batch):
+        ids, weights, blocks = (x.to(self.device, non_blocking=True) for x in batch)
+        return ids.long(), weights, blocks.long()
+
+    def losses(self, ids, weights, blocks, quantise):
         """(main, draft, indexer losses, loads) of one batch."""
         model, mode = self.model, self.mode
         geometry = model.geometry(blocks)
-        experts = model.expert_weights(self.schedule.quantise(self.step))
+        experts = model.expert_weights(quantise)
         x, index_losses, loads = model.trunk(ids, geometry, experts, mode)
         shifted = F.pad(ids[:, 1:], (0, 1), value=2)
         drafted, load = model.draft(x, shifted, geometry, experts, mode)
@@ -124,11 +174,11 @@ class Trainer:
         for block, load in zip([*self.model.layers, *self.model.mtp], loads):
             if not block.ffn.hashed:
                 mean = self.config.active_experts / self.config.experts
-                block.ffn.gate.bias.add_(self.args.balance * torch.sign(mean - load.detach()))
+                step = self.args.balance * min(1.0, self.schedule.rate(self.step))
+                block.ffn.gate.bias.add_(step * torch.sign(mean - load.detach()))
 
     def train_step(self, batch):
-        ids, weights, blocks = (x.to(self.device, non_blocking=True) for x in batch)
-        main, draft, index, loads = self.losses(ids.long(), weights, blocks.long())
+        main, draft, index, loads = self.losses(*self._to_device(batch), self.schedule.quantise(self.step))
         (main + 0.3 * draft + index).backward()
         rate = self.schedule.rate(self.step)
         for group in self.adam.param_groups:
@@ -146,35 +196,43 @@ class Trainer:
         with torch.compiler.set_stance("force_eager"):
             return evaluate.score(self.model, self.tokenizer, mode, kinds, count, self.args.seed, self.device, quantise)
 
+    def report(self, recent, tokens, seconds):
+        parts = []
+        for name, flag in (("", False), ("long ", True)):
+            rows = [v for is_long, v in recent if is_long == flag]
+            if rows:
+                main, draft, index = torch.stack(rows).mean(0).tolist()
+                parts.append(f"{name}loss {main:.4f} draft {draft:.4f} index {index:.4f}")
+        self.note(f"step {self.step} {'; '.join(parts)}; {tokens / seconds / 1e3:.0f}k tokens/s, progress "
+                  f"{self.schedule.progress(self.step):.3f}, {time.time() - BEGUN:.0f} s")
+
     def run(self):
-        args, begun = self.args, time.time()
+        args, steps = self.args, Steps(self.args, self.schedule, self.step)
         workers = {"num_workers": args.workers, "prefetch_factor": 6} if args.workers else {}
-        loader = torch.utils.data.DataLoader(Steps(args, self.schedule, self.step), batch_size=None,
-                                             pin_memory=self.device.type == "cuda", **workers)
-        recent, tokens, mark = [], 0, time.time()
+        loader = iter(torch.utils.data.DataLoader(steps, batch_size=None, pin_memory=self.device.type == "cuda", **workers))
+        if args.compile:
+            self.compile_all(steps)
+        if args.seconds:
+            self.schedule.begin(self.used, self.length or max(1.0, args.seconds - (time.time() - BEGUN)))
+        recent, tokens, mark, saved = [], 0, time.time(), time.time()
         for batch in loader:
-            recent.append((self.schedule.is_long(self.step), self.train_step(batch)))
+            recent.append((batch[0].shape[1] == LONG, self.train_step(batch)))
             self.step += 1
             tokens += batch[0].numel()
             if self.step % args.log_every == 0 or self.step <= 3:
-                parts = []
-                for name, flag in (("", False), ("long ", True)):
-                    rows = [v for is_long, v in recent if is_long == flag]
-                    if rows:
-                        main, draft, index = torch.stack(rows).mean(0).tolist()
-                        parts.append(f"{name}loss {main:.4f} draft {draft:.4f} index {index:.4f}")
-                seconds = time.time() - mark
-                self.note(f"step {self.step} {'; '.join(parts)}; {tokens / seconds / 1e3:.0f}k tokens/s, {time.time() - begun:.0f} s")
+                self.report(recent, tokens, time.time() - mark)
                 recent, tokens, mark = [], 0, time.time()
-                if self.step == args.log_every and self.device.type == "cuda":
-                    self.note(f"  peak memory {torch.cuda.max_memory_allocated() / 2 ** 30:.1f} GiB")
-            if self.step % args.eval_every == 0 and self.step < args.steps:
+            if self.step % args.eval_every == 0 and not self.schedule.done(self.step):
                 kinds = ["chat", "arithmetic", "copy", "recall_1500", "tool_call", "tool_result", "agent"]
-                kinds += ["recall_6000"] if self.schedule.progress(self.step) > args.long_from else []
                 self.note(f"  exact/token/draft: {evaluate.show(self.evaluate(kinds, 48, self.schedule.quantise(self.step)))}")
                 mark = time.time()
-            if time.time() - begun > args.stop_seconds:
+            if time.time() - saved > args.save_every:
+                self.save()
+                saved = time.time()
+            if self.schedule.done(self.step) or time.time() - BEGUN > args.stop_seconds:
                 break
+        memory = torch.cuda.max_memory_allocated() / 2 ** 30 if self.device.type == "cuda" else 0
+        self.note(f"stopped after step {self.step}, {time.time() - BEGUN:.0f} s, peak memory {memory:.1f} GiB")
         self.save()
 
     def export(self):
@@ -188,35 +246,43 @@ class Trainer:
             target.write("\n".join(self.log) + "\n")
 
 
-def main():
+def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--state", required=True)
     parser.add_argument("--out", required=True)
+    parser.add_argument("--start", help="GGUF file whose weights to go on from")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--steps", type=int, default=7400)
+    parser.add_argument("--seconds", type=float, default=0, help="let the schedule follow the clock, to end after this time")
     parser.add_argument("--batch-tokens", type=int, default=32768)
+    parser.add_argument("--rate", type=float, default=1.0, help="factor on all learning rates")
     parser.add_argument("--muon-rate", type=float, default=0.02)
-    parser.add_argument("--decay", type=float, default=0.5, help="share of the run over which the rate falls to zero")
+    parser.add_argument("--decay", type=float, default=0.6, help="share of the run over which the rate falls to zero")
     parser.add_argument("--long-from", type=float, default=0.3)
-    parser.add_argument("--long-every", type=int, default=5)
+    parser.add_argument("--long-every", type=int, default=6)
     parser.add_argument("--quantise-from", type=float, default=0.4)
     parser.add_argument("--balance", type=float, default=0.001)
     parser.add_argument("--workers", type=int, default=13)
     parser.add_argument("--stop-seconds", type=float, default=1e9)
+    parser.add_argument("--save-every", type=float, default=150, help="seconds between saves of the state")
     parser.add_argument("--log-every", type=int, default=50)
-    parser.add_argument("--eval-every", type=int, default=1000)
+    parser.add_argument("--eval-every", type=int, default=2500)
     parser.add_argument("--final-count", type=int, default=200)
     parser.add_argument("--no-compile", dest="compile", action="store_false")
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main():
+    args = arguments()
     torch.backends.cuda.matmul.allow_tf32 = True
     trainer = Trainer(args)
     trainer.resume()
-    if trainer.step < args.steps:
+    if trainer.used < trainer.length if trainer.length and args.seconds else trainer.step < args.steps:
         trainer.run()
     trainer.export()
     kinds = ["chat", "arithmetic", "copy", "recall_1500", "recall_6000", "tool_call", "tool_result", "agent"]
-    scores = trainer.evaluate(kinds, args.final_count)
-    trainer.note(f"final at step {trainer.step}: exact/token/draft: {evaluate.show(scores)}")
+    scores = {k: trainer.evaluate([k], min(args.final_count, 100) if k == "recall_6000" else args.final_count)[k] for k in kinds}
+    trainer.note(f"final at step {trainer.step}: exact/token/draft: {evaluate.show(scores)}; {time.time() - BEGUN:.0f} s")
     with open(os.path.join(args.out, "scores.json"), "w", encoding="utf-8") as target:
         json.dump({"step": trainer.step, "scores": scores}, target, indent=1)
     with open(os.path.join(args.out, "training.log"), "w", encoding="utf-8") as target:

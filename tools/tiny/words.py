@@ -51,9 +51,11 @@ def made_up(rng, syllables=None):
 
 
 def sentence(rng):
-    """One sentence of template prose without names or numbers of its own."""
-    pick = rng.choice
-    kind = rng.randrange(12)
+    """One sentence of template prose without names or numbers of its own. Words at the front of their lists are the
+    frequent ones (the share of the first k of n is the root of k / n), as no natural text draws all words alike."""
+    def pick(items):
+        return items[int(len(items) * rng.random() ** 2)]
+    kind = pick(range(12))
     noun, adjective, place, person = pick(NOUNS), pick(ADJECTIVES), pick(PLACES), pick(PERSONS)
     verb, when = pick(VERBS_PAST), pick(TIMES)
     if kind == 0:

@@ -41,7 +41,7 @@ class ToolTest(unittest.TestCase):
 
     def test_help_of_every_command(self):
         self.assertIn("inspect", self.succeeds("--help"))
-        for command in ("inspect", "convert", "synth", "tokenize", "logits"):
+        for command in ("inspect", "convert", "synth", "tokenize", "logits", "greedy"):
             self.assertIn("Usage:", self.succeeds(command, "--help"))
 
     def test_wrong_command_lines(self):
@@ -58,6 +58,29 @@ class ToolTest(unittest.TestCase):
         self.fails(2, "blocks of 256", *tiny, "--type", "attention=q4_k")
         self.fails(2, "layers", *tiny, "--layers", "7")
         self.assertEqual(list(self.folder.iterdir()), [])
+
+    def greedy(self, items):
+        paths = [self.folder / "items", self.folder / "answers"]
+        paths[0].write_text("".join(json.dumps(item) + "\n" for item in items))
+        self.succeeds("greedy", "-m", MODEL, "--in", paths[0], "--out", paths[1], "--stop", -1, "--threads", 1)
+        return [json.loads(line) for line in paths[1].read_text().splitlines()]
+
+    def test_greedy_goes_on_as_it_chooses(self):
+        """Spans over what `limit` wrote choose exactly that; drafts start with the second token."""
+        start = list(range(5, 45))
+        written = self.greedy([{"id": "a", "ids": start, "limit": 12}])[0]["tokens"]
+        self.assertEqual(len(written), 12)
+        forced, parts = self.greedy([{"id": 0, "ids": start + written, "spans": [[40, 52]]},
+                                     {"id": 1, "ids": start + written, "spans": [[1, 3], [43, 45]], "limit": 4}])
+        self.assertEqual(forced["choices"], [written])
+        self.assertEqual(len(forced["drafts"][0]), 12)
+        self.assertEqual(parts["choices"][1], written[3:5])
+        self.assertEqual(parts["drafts"][0][0], None)
+        self.assertEqual(len(parts["tokens"]), 4)
+        for line in ('{"id": 1}', '{"id": 1, "ids": []}', '{"id": 1, "ids": [5, 6], "spans": [[1, 3]]}', "x",
+                     '{"id": 1, "ids": [5, 6], "spans": [[0, 1]]}'):
+            (self.folder / "items").write_text(line + "\n")
+            self.fails(1, "line 1", "greedy", "-m", MODEL, "--in", self.folder / "items", "--out", self.folder / "x")
 
     def test_inspect(self):
         text = self.succeeds("inspect", MODEL)
