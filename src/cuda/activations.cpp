@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "cuda/integer_rows.h"
+#include "cuda/matvec.h"
 #include "cuda/streams.h"
 
 namespace ds4::cuda {
@@ -25,6 +27,7 @@ void Activations::visit(const ModelConfig& c, std::uint32_t rows_max, bool has_m
   rows_of(reduced, c.width);
   rows_of(normed, c.width);
   rows_of(head_normed, c.width);
+  place(integers, kMatvecRowsMax * integer_rows_bytes(1, c.width));
   rows_of(query_rank, c.query_rank);
   rows_of(query_rank_normed, c.query_rank);
   rows_of(query, c.heads_width());

@@ -34,6 +34,7 @@ struct Activations {
   float* reduced;             // [width]
   float* normed;              // [width]
   float* head_normed;         // [width]
+  std::byte* integers;        // [width] as integers (integer_rows.h) of kMatvecRowsMax rows
   float* query_rank;          // [query_rank], raw
   float* query_rank_normed;   // [query_rank]
   float* query;               // [heads_width]

@@ -45,7 +45,8 @@ void CudaMachine::project_from_normed(const DeviceLayer& w, const Parts& parts) 
     jobs.grid = weights_.grid;
     for (std::uint32_t i = 0; i < count; ++i)
       jobs.add(*products[i].matrix, a_.normed, config_.width, products[i].out,
-               products[i].out_stride);
+               products[i].out_stride)
+          .integers = a_.integers;
     return run_matvec(stream_, device_, "attention projections", jobs);
   }
   round(a_.normed, config_.width, row_count());

@@ -20,72 +20,47 @@ DS4_DEVICE float router_score(float logit) {
   return sqrtf(logit < -20.0F ? expf(logit) : log1pf(expf(logit)));
 }
 
-// One warp a row.
+// One block a row, one thread an expert.  An expert's place is the number of those before it:
+// larger ones, and of equals those of lower number.
 DS4_KERNEL void route(RouteJob job) {
-  constexpr std::uint32_t kPerLane = kExpertsMax / 32;
+  DS4_SHARED float score[kExpertsMax];
+  DS4_SHARED float biased[kExpertsMax];
+  DS4_SHARED std::uint32_t chosen[kExpertsUsedMax];
   wait_for_inputs();
   const std::uint32_t r = blockIdx.x;
-  const std::uint32_t lane = threadIdx.x;
-  float score[kPerLane];
-  float biased[kPerLane];
-#pragma unroll
-  for (std::uint32_t i = 0; i < kPerLane; ++i) {
-    const std::uint32_t e = i * 32 + lane;
-    const bool real = e < job.expert_count;
-    score[i] = real ? router_score(job.logits[std::size_t{r} * job.expert_count + e]) : 0.0F;
-    biased[i] = real ? score[i] + (job.bias == nullptr ? 0.0F : job.bias[e]) : -INFINITY;
+  const std::uint32_t e = threadIdx.x;
+  float mine = -INFINITY;
+  if (e < job.expert_count) {
+    score[e] = router_score(job.logits[std::size_t{r} * job.expert_count + e]);
+    const float value = score[e] + (job.bias == nullptr ? 0.0F : job.bias[e]);
+    if (value > mine) mine = value;  // what is not a number counts as the smallest
   }
-  std::int32_t chosen[kExpertsUsedMax] = {};
-  float chosen_score[kExpertsUsedMax] = {};
-#pragma unroll
-  for (std::uint32_t k = 0; k < kExpertsUsedMax; ++k) {
-    if (k >= job.used) break;
-    std::uint32_t best = 0xFFFFFFFFU;
-    if (job.hash_table != nullptr) {
-      best = static_cast<std::uint32_t>(
-          job.hash_table[static_cast<std::size_t>(job.step.rows[r].token) * job.used + k]);
-    } else {
-      float best_value = -INFINITY;
-#pragma unroll
-      for (std::uint32_t i = 0; i < kPerLane; ++i) {
-        if (biased[i] > best_value) {
-          best_value = biased[i];
-          best = i * 32 + lane;
-        }
-      }
-      for (int mask = 16; mask != 0; mask /= 2) {
-        const float other_value = shuffle_xor(best_value, mask);
-        const std::uint32_t other = shuffle_xor(best, mask);
-        if (other_value > best_value || (other_value == best_value && other < best)) {
-          best_value = other_value;
-          best = other;
-        }
-      }
-      // Only non-finite logits leave nothing to choose.
-      if (best == 0xFFFFFFFFU) best = k;
+  biased[e] = mine;
+  if (job.hash_table != nullptr && e < job.used) {
+    chosen[e] = static_cast<std::uint32_t>(
+        job.hash_table[static_cast<std::size_t>(job.step.rows[r].token) * job.used + e]);
+  }
+  block_sync();
+  if (job.hash_table == nullptr && e < job.expert_count) {
+    std::uint32_t place = 0;
+#pragma unroll 4
+    for (std::uint32_t i = 0; i < blockDim.x; i += 4) {
+      const Float4 v = *reinterpret_cast<const Float4*>(&biased[i]);
+      place += v.x > mine || (v.x == mine && i < e) ? 1 : 0;
+      place += v.y > mine || (v.y == mine && i + 1 < e) ? 1 : 0;
+      place += v.z > mine || (v.z == mine && i + 2 < e) ? 1 : 0;
+      place += v.w > mine || (v.w == mine && i + 3 < e) ? 1 : 0;
     }
-    float mine = 0;
-#pragma unroll
-    for (std::uint32_t i = 0; i < kPerLane; ++i)
-      if (i == best / 32 && lane == best % 32) {
-        mine = score[i];
-        biased[i] = -INFINITY;
-      }
-    chosen[k] = static_cast<std::int32_t>(best);
-    chosen_score[k] = shuffle_from(mine, static_cast<int>(best % 32));
+    if (place < job.used) chosen[place] = e;
   }
+  block_sync();
+  if (e >= job.used) return;
   float sum = 0;
-#pragma unroll
-  for (std::uint32_t k = 0; k < kExpertsUsedMax; ++k)
-    if (k < job.used) sum += chosen_score[k];
-  if (lane != 0) return;
-#pragma unroll
-  for (std::uint32_t k = 0; k < kExpertsUsedMax; ++k) {
-    if (k >= job.used) break;
-    job.ids[std::size_t{r} * job.used + k] = chosen[k];
-    job.weights[std::size_t{r} * job.used + k] =
-        chosen_score[k] / fmaxf(sum, 0x1p-14F) * job.weight_scale;
-  }
+  for (std::uint32_t k = 0; k < job.used; ++k)
+    sum += score[chosen[k]];
+  job.ids[std::size_t{r} * job.used + e] = static_cast<std::int32_t>(chosen[e]);
+  job.weights[std::size_t{r} * job.used + e] =
+      score[chosen[e]] / fmaxf(sum, 0x1p-14F) * job.weight_scale;
 }
 
 DS4_KERNEL void group(GroupJob job) {
@@ -160,7 +135,8 @@ DS4_KERNEL void combine(std::uint32_t slots,
 }  // namespace
 
 void route_rows(Stream& stream, const RouteJob& job) {
-  launch(stream, "routing", {.grid_x = job.step.count, .threads = 32}, route, job);
+  launch(stream, "routing",
+         {.grid_x = job.step.count, .threads = (job.expert_count + 31) / 32 * 32}, route, job);
 }
 
 void group_by_expert(Stream& stream, const GroupJob& job) {

@@ -30,10 +30,14 @@ struct ExpertsJob {
   Matrix shared_gate, shared_up, shared_down;
   const std::int32_t* ids = nullptr;  // [rows, used]
   const float* weights = nullptr;     // [rows, used]
-  const float* x = nullptr;           // [rows, width]
+  std::byte* x = nullptr;             // [rows] of width as integers (integer_rows.h)
   float* mid = nullptr;               // [rows, used + 1, expert_width]
   float* output = nullptr;            // [rows, width]
   const std::byte* grid = nullptr;
+  // Blocks of gate and up for a routed slot and for the shared slot of some rows; set by
+  // run_experts_of_few().
+  std::uint32_t routed_blocks = 0;
+  std::uint32_t shared_blocks = 0;
 };
 void run_experts_of_few(Stream& stream, const DeviceInfo& device, const ExpertsJob& job);
 

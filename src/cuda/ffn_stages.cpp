@@ -59,6 +59,7 @@ void CudaMachine::reduce_streams(LayerIndex index, Sublayer sublayer) {
                                  .mix = a_.mix,
                                  .reduced = a_.reduced,
                                  .normed = a_.normed,
+                                 .integers = few() ? a_.integers : nullptr,
                                  .hc_epsilon = config_.hc_epsilon,
                                  .norm_epsilon = config_.norm_epsilon,
                                  .sinkhorn_iterations = config_.sinkhorn_iterations});
@@ -111,7 +112,7 @@ void CudaMachine::experts(LayerIndex index) {
                       .shared_down = w.shared_down,
                       .ids = a_.expert_ids,
                       .weights = a_.expert_weights,
-                      .x = a_.normed,
+                      .x = a_.integers,
                       .mid = a_.expert_gate,
                       .output = a_.output,
                       .grid = weights_.grid});
@@ -198,11 +199,12 @@ void CudaMachine::head_rows(const DeviceHead& head,
                                  .mix = nullptr,
                                  .reduced = a_.reduced,
                                  .normed = a_.head_normed,
+                                 .integers = rows <= kMatvecRowsMax ? a_.integers : nullptr,
                                  .hc_epsilon = config_.hc_epsilon,
                                  .norm_epsilon = config_.norm_epsilon,
                                  .sinkhorn_iterations = 0});
   multiply("output head", weights_.output, a_.head_normed, config_.width, a_.logits,
-           config_.vocab_size, rows);
+           config_.vocab_size, rows, rows <= kMatvecRowsMax ? a_.integers : nullptr);
   const std::size_t bytes = std::size_t{rows} * config_.vocab_size * sizeof(float);
   stream_.download(host_logits_.data(), a_.logits, bytes);
   stream_.synchronize("a step");

@@ -1,5 +1,6 @@
 #pragma once
 #include "cuda/codecs.cuh"
+#include "cuda/integer_rows.h"
 #include "cuda/reduce.cuh"
 
 namespace ds4::cuda {
@@ -38,10 +39,6 @@ struct IntegerRows {
     scales = reinterpret_cast<float*>(memory + std::size_t{2} * rows * stride);
   }
 };
-constexpr std::size_t integer_rows_bytes(std::uint32_t rows, std::uint32_t columns) {
-  const std::uint32_t blocks = (columns + 255) / 256;
-  return std::size_t{rows} * (2 * (blocks * 256 + 32) + (blocks + 3) / 4 * 4 * sizeof(float));
-}
 
 // One block of 256 columns of row `r`, by a warp: lane l has columns 8 * l .. 8 * l + 7 in `v`.
 DS4_DEVICE void put_integers(const IntegerRows& to,
@@ -110,6 +107,21 @@ DS4_DEVICE void put_row(const IntegerRows& to,
                         const float* norm_weight,
                         float inverse_rms) {
   put_row_by(to, r, from, columns, threadIdx.x / 32, blockDim.x / 32, norm_weight, inverse_rms);
+}
+
+// Row `index` of rows that a kernel before turned into integers, each as IntegerRows of one row.
+DS4_DEVICE IntegerRows row_integers(std::byte* all, std::uint32_t index, std::uint32_t columns) {
+  return IntegerRows(all + index * integer_rows_bytes(1, columns), 1, columns);
+}
+
+// Such a row becomes row `r`, by the whole block of threads.
+DS4_DEVICE void copy_row(const IntegerRows& to, std::uint32_t r, const IntegerRows& from) {
+  const auto* source = reinterpret_cast<const Words4*>(from.planes);
+  auto* target = reinterpret_cast<Words4*>(to.planes + std::size_t{2} * r * to.stride);
+  for (std::uint32_t i = threadIdx.x; i < 2 * to.stride / 16; i += blockDim.x)
+    target[i] = source[i];
+  for (std::uint32_t i = threadIdx.x; i < to.blocks; i += blockDim.x)
+    to.scales[r * to.blocks + i] = from.scales[i];
 }
 
 // The units of a lane for one block of 256 columns of its two weight rows.
@@ -275,6 +287,41 @@ DS4_DEVICE void add_block(WeightBlock<C>& w,
     add_integer_block<C, kTiles>(w, x, rows, block, grid, sums);
   } else {
     add_plain_block<C, kTiles>(w, x, rows, block, sums);
+  }
+}
+
+// Sums of `count` tiles of 16 weight rows, over every `parts`-th block of columns from `part` on:
+// tile_of(i) gives tile i's TileRows, finish(i, sums) takes its result.  The codes of the next
+// block, be it of the next tile, are on their way while one is multiplied; those of the very first
+// are asked for before `stage` waits for the input and brings it to shared memory.
+template <class C, int kTiles, class TileOf, class Stage, class Finish>
+DS4_DEVICE void walk_tiles(std::uint32_t count,
+                           std::uint32_t columns,
+                           std::uint32_t part,
+                           std::uint32_t parts,
+                           const IntegerRows& x,
+                           std::uint32_t x_rows,
+                           const Grid* grid,
+                           const TileOf& tile_of,
+                           const Stage& stage,
+                           const Finish& finish) {
+  TileRows tile = tile_of(0);
+  WeightBlock<C> next;
+  if (part < x.blocks) tile.load(next, columns, part);
+  stage();
+  for (std::uint32_t i = 0; i < count; ++i) {
+    float sums[kTiles][2] = {};
+    for (std::uint32_t block = part; block < x.blocks; block += parts) {
+      WeightBlock<C> now = next;
+      if (block + parts < x.blocks) {
+        tile.load(next, columns, block + parts);
+      } else if (i + 1 < count) {
+        tile = tile_of(i + 1);
+        tile.load(next, columns, part);
+      }
+      add_block<C, kTiles>(now, x, x_rows, block, grid, sums);
+    }
+    finish(i, sums);
   }
 }
 

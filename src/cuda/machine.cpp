@@ -273,12 +273,13 @@ void CudaMachine::multiply(const char* stage,
                            std::uint32_t x_stride,
                            float* out,
                            std::uint32_t out_stride,
-                           std::uint32_t rows) {
+                           std::uint32_t rows,
+                           std::byte* integers) {
   if (rows <= kMatvecRowsMax) {
     MatvecJobs jobs;
     jobs.rows = rows;
     jobs.grid = weights_.grid;
-    jobs.add(w, x, x_stride, out, out_stride);
+    jobs.add(w, x, x_stride, out, out_stride).integers = integers;
     return run_matvec(stream_, device_, stage, jobs);
   }
   round_activations(stream_, x, x_stride, rows, w.columns, a_.rounded, a_.rounded_rest);

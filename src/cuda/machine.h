@@ -92,14 +92,16 @@ class CudaMachine final : public Machine {
   // Applies what expand_streams() put off.
   void settle_streams();
 
-  // out[r] = w * x[r] for all rows of the step; `precise` keeps f32's accuracy for plain matrices.
+  // out[r] = w * x[r] for `rows` rows; plain matrices keep f32's accuracy.  `integers` are the rows
+  // of x as a kernel before has left them, for few rows, or null.
   void multiply(const char* stage,
                 const Matrix& w,
                 const float* x,
                 std::uint32_t x_stride,
                 float* out,
                 std::uint32_t out_stride,
-                std::uint32_t rows);
+                std::uint32_t rows,
+                std::byte* integers = nullptr);
   void multiply_rounded(const char* stage,
                         const Matrix& w,
                         std::uint32_t x_stride,

@@ -86,29 +86,21 @@ DS4_DEVICE void run_quantised(const MatvecJob& job,
   const auto tile_of = [&](std::uint32_t pass) {
     return TileRows(m, 0, ((share.first_pass + pass) * sets + set) * kTileRows);
   };
-  TileRows tile = tile_of(0);
-  WeightBlock<C> next;
-  tile.load(next, m.columns, part);
-  wait_for_inputs();
-  for (std::uint32_t r = 0; r < jobs.rows; ++r) {
-    const float* from = job.x + std::size_t{r} * job.x_stride + share.x_offset;
-    const float inverse =
-        job.norm_weight == nullptr ? 0.0F : inverse_rms(from, m.columns, jobs.epsilon, partial);
-    put_row(x, r, from, m.columns, job.norm_weight, inverse);
-  }
-  block_sync();
-  for (std::uint32_t pass = 0; pass < share.pass_count; ++pass) {
-    float sums[kTiles][2] = {};
-    for (std::uint32_t block = part; block < x.blocks; block += split) {
-      WeightBlock<C> now = next;
-      if (block + split < x.blocks) {
-        tile.load(next, m.columns, block + split);
-      } else if (pass + 1 < share.pass_count) {
-        tile = tile_of(pass + 1);
-        tile.load(next, m.columns, part);
+  const auto stage = [&] {
+    wait_for_inputs();
+    for (std::uint32_t r = 0; r < jobs.rows; ++r) {
+      if (job.integers != nullptr) {
+        copy_row(x, r, row_integers(job.integers, r, m.columns));
+        continue;
       }
-      add_block<C, kTiles>(now, x, jobs.rows, block, grid, sums);
+      const float* from = job.x + std::size_t{r} * job.x_stride + share.x_offset;
+      const float inverse =
+          job.norm_weight == nullptr ? 0.0F : inverse_rms(from, m.columns, jobs.epsilon, partial);
+      put_row(x, r, from, m.columns, job.norm_weight, inverse);
     }
+    block_sync();
+  };
+  const auto finish = [&](std::uint32_t pass, const float(&sums)[kTiles][2]) {
 #pragma unroll
     for (int t = 0; t < kTiles; ++t)
 #pragma unroll
@@ -127,7 +119,9 @@ DS4_DEVICE void run_quantised(const MatvecJob& job,
       job.out[std::size_t{r} * job.out_stride + out_row] = total;
     }
     block_sync();
-  }
+  };
+  walk_tiles<C, kTiles>(share.pass_count, m.columns, part, split, x, jobs.rows, grid, tile_of,
+                        stage, finish);
 }
 
 // ---- plain ----

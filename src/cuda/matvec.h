@@ -14,6 +14,7 @@ namespace ds4::cuda {
 struct MatvecJob {
   Matrix w;
   const float* x = nullptr;            // [rows, x_stride]
+  std::byte* integers = nullptr;       // the same [rows] as integers (integer_rows.h), or null
   float* out = nullptr;                // [rows, out_stride]
   const float* norm_weight = nullptr;  // [columns] or null
   std::uint32_t x_stride = 0;

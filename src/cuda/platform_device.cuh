@@ -49,9 +49,12 @@ DS4_DEVICE float float_of_bits(std::uint32_t bits) {
 DS4_DEVICE std::uint32_t bits_of_float(float value) {
   return __float_as_uint(value);
 }
-// Bytes of {b, a} (a is the low word) picked by the nibbles of `selector`.
+// Bytes of {b, a} (a is the low word) picked by the nibbles of `selector`; the top bit of a nibble
+// asks for the byte's own top bit all over it, which __byte_perm() would ignore.
 DS4_DEVICE std::uint32_t pick_bytes(std::uint32_t a, std::uint32_t b, std::uint32_t selector) {
-  return __byte_perm(a, b, selector);
+  std::uint32_t bytes;
+  asm("prmt.b32 %0, %1, %2, %3;" : "=r"(bytes) : "r"(a), "r"(b), "r"(selector));
+  return bytes;
 }
 
 // Accurate at any angle: full range reduction, never the approximate instructions.
@@ -158,12 +161,13 @@ DS4_DEVICE void copy_async_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
 }
 
-// The first statement of every kernel that reads what an earlier kernel wrote: with programmatic
-// launches a grid starts while the one before it drains.
+// Before a kernel reads what an earlier one wrote: with programmatic launches a grid starts while the
+// one before it runs.  Since a grid lets the next one start only after its own wait, whatever is older
+// than the launch before is complete when a grid starts.
 DS4_DEVICE void wait_for_inputs() {
 #if __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
   asm volatile("griddepcontrol.wait;" ::: "memory");
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 #endif
 }
 

@@ -7,12 +7,13 @@
 // Two launches a sublayer boundary.  mix_chunks: a block takes 128 channels of all four streams of
 // kRows rows, adds what the sublayer before left (so the streams are read and written once a
 // boundary), and sums its share of the 24 products and of the squares; warps own outputs.
-// reduce_rows: a block takes one row; one warp adds the parts and makes the gates, then goes on to
-// Sinkhorn, 16 lanes for the 16 entries, while the other warps collapse and normalise.
+// reduce_rows: two blocks a row add the parts; one makes the gates, collapses and normalises, a
+// thread 8 channels, the other goes on to Sinkhorn, 16 lanes for the 16 entries.
 //
 // Memory: 16 bytes a channel read and written, 786 KB of mixer weights a boundary.  All sums are
 // f32 in an order that depends on the width alone.
 #include "cuda/codecs.cuh"
+#include "cuda/integer_dot.cuh"
 #include "cuda/reduce.cuh"
 #include "cuda/streams.h"
 
@@ -21,6 +22,29 @@ namespace ds4::cuda {
 namespace {
 
 constexpr std::uint32_t kThreads = 256;
+
+constexpr std::uint32_t kReduceThreads = 512;
+
+// Eight neighbouring values of a row of `width`, a multiple of 4; those beyond it are zero or
+// unwritten.
+DS4_DEVICE void load8(const float* row, std::uint32_t width, std::uint32_t c, float (&v)[8]) {
+#pragma unroll
+  for (std::uint32_t half = 0; half < 2; ++half) {
+    const Float4 x = c + half * 4 < width ? *reinterpret_cast<const Float4*>(row + c + half * 4)
+                                          : Float4{0, 0, 0, 0};
+    v[half * 4] = x.x;
+    v[half * 4 + 1] = x.y;
+    v[half * 4 + 2] = x.z;
+    v[half * 4 + 3] = x.w;
+  }
+}
+DS4_DEVICE void store8(float* row, std::uint32_t width, std::uint32_t c, const float (&v)[8]) {
+#pragma unroll
+  for (std::uint32_t half = 0; half < 2; ++half)
+    if (c + half * 4 < width)
+      *reinterpret_cast<Float4*>(row + c + half * 4) = {v[half * 4], v[half * 4 + 1],
+                                                        v[half * 4 + 2], v[half * 4 + 3]};
+}
 
 DS4_DEVICE float gate_of(float x) {
   return 1.0F / (1.0F + expf(-x));
@@ -124,37 +148,50 @@ DS4_DEVICE void load_chunk(const MixJob& job,
 
 template <std::uint32_t kRows>
 DS4_KERNEL void mix_chunks(MixJob job) {
+  constexpr std::uint32_t kWarps = kThreads / 32;
+  constexpr std::uint32_t kMine = kMixes / kWarps;  // outputs of a warp
   DS4_SHARED float x[kRows][kStreams][kMixChannels];
-  wait_for_inputs();
   const std::uint32_t first_channel = blockIdx.x * kMixChannels;
-  load_chunk<kRows>(job, first_channel, x);
-  block_sync();
   const std::uint32_t warp = threadIdx.x / 32;
   const std::uint32_t c = threadIdx.x % 32 * 4;
-  const bool inside = first_channel + c < job.width;
-  // Output `fn.rows` stands for the sum of squares.
-  for (std::uint32_t j = warp; j <= job.fn.rows; j += kThreads / 32) {
-    float sum[kRows] = {};
+  // Weights depend on no launch before this one: they are on their way before its inputs are.
+  Float4 w[kMine][kStreams];
+#pragma unroll
+  for (std::uint32_t i = 0; i < kMine; ++i)
 #pragma unroll
     for (std::uint32_t s = 0; s < kStreams; ++s) {
-      Float4 w = {0, 0, 0, 0};
-      if (inside && j < job.fn.rows)
-        w = plain_values(job.fn, std::size_t{j} * job.fn.columns + std::size_t{s} * job.width +
-                                     first_channel + c);
-#pragma unroll
-      for (std::uint32_t k = 0; k < kRows; ++k) {
-        const Float4 v = *reinterpret_cast<const Float4*>(&x[k][s][c]);
-        if (j == job.fn.rows) w = v;
-        sum[k] += w.x * v.x + w.y * v.y + w.z * v.z + w.w * v.w;
-      }
+      const std::uint32_t j = warp + i * kWarps;
+      w[i][s] = {0, 0, 0, 0};
+      if (first_channel + c < job.width && j < job.fn.rows)
+        w[i][s] = plain_values(job.fn, std::size_t{j} * job.fn.columns +
+                                           std::size_t{s} * job.width + first_channel + c);
     }
+  wait_for_inputs();
+  load_chunk<kRows>(job, first_channel, x);
+  block_sync();
 #pragma unroll
-    for (std::uint32_t k = 0; k < kRows; ++k) {
-      const float total = warp_sum(sum[k]);
-      const std::uint32_t index = blockIdx.y * kRows + k;
-      if (threadIdx.x % 32 == 0 && index < job.rows)
-        job.partial[(std::size_t{index} * gridDim.x + blockIdx.x) * (kMixes + 1) + j] = total;
+  for (std::uint32_t k = 0; k < kRows; ++k) {
+    float sum[kMine] = {};
+    float square = 0;
+#pragma unroll
+    for (std::uint32_t s = 0; s < kStreams; ++s) {
+      const Float4 v = *reinterpret_cast<const Float4*>(&x[k][s][c]);
+      square += v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w;
+#pragma unroll
+      for (std::uint32_t i = 0; i < kMine; ++i)
+        sum[i] += w[i][s].x * v.x + w[i][s].y * v.y + w[i][s].z * v.z + w[i][s].w * v.w;
     }
+    const std::uint32_t index = blockIdx.y * kRows + k;
+    float* partial = job.partial + (std::size_t{index} * gridDim.x + blockIdx.x) * (kMixes + 1);
+    const bool writes = threadIdx.x % 32 == 0 && index < job.rows;
+#pragma unroll
+    for (std::uint32_t i = 0; i < kMine; ++i) {
+      const float total = warp_sum(sum[i]);
+      if (writes && warp + i * kWarps < job.fn.rows) partial[warp + i * kWarps] = total;
+    }
+    if (warp != kWarps - 1) continue;
+    const float total = warp_sum(square);
+    if (writes) partial[job.fn.rows] = total;
   }
 }
 
@@ -181,18 +218,13 @@ DS4_DEVICE float combine_entry(float logit, float epsilon, std::uint32_t iterati
   return value;
 }
 
-DS4_KERNEL void reduce_rows(ReduceJob job, std::uint32_t chunks) {
-  DS4_SHARED float mixes[kMixes + 1];
-  DS4_SHARED float gates[kStreams];
-  DS4_SHARED float partial_sum[32];
-  wait_for_inputs();
-  const std::uint32_t index = blockIdx.x;
-  const std::size_t r = job.row_indices == nullptr ? index : job.row_indices[index];
-  const std::uint32_t warp = threadIdx.x / 32;
+// Mixer outputs of a row from their parts, and 1 / rms of its streams.
+DS4_DEVICE float add_partials(const ReduceJob& job, std::uint32_t chunks, float* mixes) {
   const std::uint32_t lane = threadIdx.x % 32;
-  const float* partial = job.partial + std::size_t{index} * chunks * (kMixes + 1);
+  const float* partial = job.partial + std::size_t{blockIdx.x} * chunks * (kMixes + 1);
   const std::uint32_t outputs = job.mix == nullptr ? kStreams : kMixes;
-  for (std::uint32_t j = warp; j <= outputs; j += blockDim.x / 32) {
+#pragma unroll 2
+  for (std::uint32_t j = threadIdx.x / 32; j <= outputs; j += kReduceThreads / 32) {
     float sum = 0;
     for (std::uint32_t c = lane; c < chunks; c += 32)
       sum += partial[c * (kMixes + 1) + j];
@@ -201,36 +233,14 @@ DS4_KERNEL void reduce_rows(ReduceJob job, std::uint32_t chunks) {
   }
   block_sync();
   const float mean = mixes[outputs] / static_cast<float>(kStreams * job.width);
-  const float inverse_rms = 1.0F / sqrtf(mean + job.norm_epsilon);
-  if (threadIdx.x < kStreams) {
-    const std::uint32_t s = threadIdx.x;
-    gates[s] = gate_of(mixes[s] * inverse_rms * job.scale[0] + job.base[s]) + job.hc_epsilon;
-  }
-  block_sync();
-  const float* streams = job.streams + r * kStreams * job.width;
-  float* reduced = job.reduced + std::size_t{index} * job.width;
-  float square = 0;
-  for (std::uint32_t c = threadIdx.x * 4; c < job.width; c += blockDim.x * 4) {
-    Float4 sum = {0, 0, 0, 0};
-#pragma unroll
-    for (std::uint32_t s = 0; s < kStreams; ++s) {
-      const Float4 v = *reinterpret_cast<const Float4*>(streams + std::size_t{s} * job.width + c);
-      sum = {sum.x + gates[s] * v.x, sum.y + gates[s] * v.y, sum.z + gates[s] * v.z,
-             sum.w + gates[s] * v.w};
-    }
-    square += sum.x * sum.x + sum.y * sum.y + sum.z * sum.z + sum.w * sum.w;
-    *reinterpret_cast<Float4*>(reduced + c) = sum;
-  }
-  const float row_mean = block_sum(square, partial_sum) / static_cast<float>(job.width);
-  const float inverse = 1.0F / sqrtf(row_mean + job.norm_epsilon);
-  float* normed = job.normed + std::size_t{index} * job.width;
-  for (std::uint32_t c = threadIdx.x * 4; c < job.width; c += blockDim.x * 4) {
-    const Float4 v = *reinterpret_cast<const Float4*>(reduced + c);
-    const Float4 w = *reinterpret_cast<const Float4*>(job.norm_weight + c);
-    *reinterpret_cast<Float4*>(normed + c) = {v.x * inverse * w.x, v.y * inverse * w.y,
-                                              v.z * inverse * w.z, v.w * inverse * w.w};
-  }
-  if (job.mix == nullptr || warp != 0) return;
+  return 1.0F / sqrtf(mean + job.norm_epsilon);
+}
+
+// How the sublayer's output will be added: by blocks of their own, beside those that collapse.
+DS4_DEVICE void make_mix(const ReduceJob& job, std::size_t r, std::uint32_t chunks, float* mixes) {
+  const float inverse_rms = add_partials(job, chunks, mixes);
+  if (threadIdx.x >= 32) return;
+  const std::uint32_t lane = threadIdx.x;
   float* mix = job.mix + r * (kStreams + kStreams * kStreams);
   if (lane < kStreams) {
     const float logit =
@@ -241,6 +251,90 @@ DS4_KERNEL void reduce_rows(ReduceJob job, std::uint32_t chunks) {
   const float entry = combine_entry(mixes[j] * inverse_rms * job.scale[2] + job.base[j],
                                     job.hc_epsilon, job.sinkhorn_iterations);
   if (lane < 16) mix[kStreams + lane] = entry;
+}
+
+// Eight neighbouring channels of every stream of a row.
+struct Channels {
+  Float4 v[kStreams][2];
+
+  DS4_DEVICE void load(const float* streams, std::uint32_t width, std::uint32_t c) {
+#pragma unroll
+    for (std::uint32_t s = 0; s < kStreams; ++s)
+#pragma unroll
+      for (std::uint32_t half = 0; half < 2; ++half)
+        v[s][half] =
+            c + half * 4 < width
+                ? *reinterpret_cast<const Float4*>(streams + std::size_t{s} * width + c + half * 4)
+                : Float4{0, 0, 0, 0};
+  }
+  DS4_DEVICE void collapse(const float (&gates)[kStreams], float (&sum)[8]) const {
+#pragma unroll
+    for (int i = 0; i < 8; ++i)
+      sum[i] = 0;
+#pragma unroll
+    for (std::uint32_t s = 0; s < kStreams; ++s)
+#pragma unroll
+      for (std::uint32_t half = 0; half < 2; ++half) {
+        sum[half * 4] += gates[s] * v[s][half].x;
+        sum[half * 4 + 1] += gates[s] * v[s][half].y;
+        sum[half * 4 + 2] += gates[s] * v[s][half].z;
+        sum[half * 4 + 3] += gates[s] * v[s][half].w;
+      }
+  }
+};
+
+DS4_KERNEL void reduce_rows(ReduceJob job, std::uint32_t chunks) {
+  DS4_SHARED float mixes[kMixes + 1];
+  DS4_SHARED float partial_sum[32];
+  wait_for_inputs();
+  const std::uint32_t index = blockIdx.x;
+  const std::size_t r = job.row_indices == nullptr ? index : job.row_indices[index];
+  if (blockIdx.y == 1) return make_mix(job, r, chunks, mixes);
+  const float* streams = job.streams + r * kStreams * job.width;
+  const std::uint32_t c0 = threadIdx.x * 8;
+  // The first pass's channels come while the parts are added.
+  Channels first;
+  first.load(streams, job.width, c0);
+  const float inverse_rms = add_partials(job, chunks, mixes);
+  float gates[kStreams];
+#pragma unroll
+  for (std::uint32_t s = 0; s < kStreams; ++s)
+    gates[s] = gate_of(mixes[s] * inverse_rms * job.scale[0] + job.base[s]) + job.hc_epsilon;
+  float* reduced = job.reduced + std::size_t{index} * job.width;
+  float value[8];
+  float square = 0;
+  for (std::uint32_t c = c0; c < job.width; c += kReduceThreads * 8) {
+    Channels more = first;
+    if (c != c0) more.load(streams, job.width, c);
+    float sum[8];
+    more.collapse(gates, sum);
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      square += sum[i] * sum[i];
+      if (c == c0) value[i] = sum[i];
+    }
+    store8(reduced, job.width, c, sum);
+  }
+  const float row_mean = block_sum(square, partial_sum) / static_cast<float>(job.width);
+  const float inverse = 1.0F / sqrtf(row_mean + job.norm_epsilon);
+  float* normed = job.normed + std::size_t{index} * job.width;
+  // Whole warps go on while any of their lanes has channels: blocks of integers take all 32.
+  for (std::uint32_t c = c0; c - c0 % 256 < job.width; c += kReduceThreads * 8) {
+    if (c != c0) load8(reduced, job.width, c, value);
+    float weight[8];
+    load8(job.norm_weight, job.width, c, weight);
+#pragma unroll
+    for (int i = 0; i < 8; ++i)
+      value[i] = value[i] * inverse * weight[i];
+    if (c >= job.width) {
+#pragma unroll
+      for (int i = 0; i < 8; ++i)
+        value[i] = 0;
+    }
+    store8(normed, job.width, c, value);
+    if (job.integers != nullptr)
+      put_integers(row_integers(job.integers, index, job.width), 0, c / 256, value);
+  }
 }
 
 DS4_KERNEL void expand(std::uint32_t width, float* streams, const float* output, const float* mix) {
@@ -337,8 +431,9 @@ void mix_streams(Stream& stream, const MixJob& job) {
 
 void reduce_streams(Stream& stream, const ReduceJob& job) {
   const std::uint32_t chunks = (job.width + kMixChannels - 1) / kMixChannels;
-  launch(stream, "reducing streams", {.grid_x = job.rows, .threads = 512}, reduce_rows, job,
-         chunks);
+  launch(stream, "reducing streams",
+         {.grid_x = job.rows, .grid_y = job.mix == nullptr ? 1U : 2U, .threads = kReduceThreads},
+         reduce_rows, job, chunks);
 }
 
 void expand_streams(Stream& stream,

@@ -43,6 +43,7 @@ struct ReduceJob {
   float* mix = nullptr;                // null: the head's collapse, which has only gates
   float* reduced = nullptr;            // [rows, width]
   float* normed = nullptr;             // [rows, width]
+  std::byte* integers = nullptr;       // [rows, integer_row_bytes(width)] or null: normed again
   float hc_epsilon = 0;
   float norm_epsilon = 0;
   std::uint32_t sinkhorn_iterations = 0;
