@@ -161,9 +161,9 @@ DS4_DEVICE void copy_async_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
 }
 
-// Before a kernel reads what an earlier one wrote: with programmatic launches a grid starts while the
-// one before it runs.  Since a grid lets the next one start only after its own wait, whatever is older
-// than the launch before is complete when a grid starts.
+// Before a kernel reads what an earlier one wrote: with programmatic launches a grid starts while
+// the one before it runs.  Since a grid lets the next one start only after its own wait, whatever
+// is older than the launch before is complete when a grid starts.
 DS4_DEVICE void wait_for_inputs() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");
