@@ -71,7 +71,8 @@ void CudaMachine::project_from_rank(const DeviceLayer& w, const Parts& parts) {
     if (parts.index_query)
       jobs.add(w.index_query, a_.query_rank, config_.query_rank, a_.index_query, index_width)
           .norm_weight = w.query_a_norm;
-    return run_matvec(stream_, device_, "query projections", jobs);
+    run_matvec(stream_, device_, "query projections", jobs);
+    return fetch_ahead({&w.output_a});
   }
   normalize_rows(stream_, row_count(), config_.query_rank, a_.query_rank, w.query_a_norm,
                  config_.norm_epsilon, a_.query_rank_normed);
@@ -228,9 +229,11 @@ void CudaMachine::project_out(LayerIndex index) {
                       .group_columns = group_width,
                       .grid = weights_.grid});
   }
-  if (few())
-    return multiply("output projection", w.output_b, a_.output_low, low, a_.output, config_.width,
-                    row_count());
+  if (few()) {
+    multiply("output projection", w.output_b, a_.output_low, low, a_.output, config_.width,
+             row_count());
+    return fetch_ahead({&w.shared_gate, &w.shared_up, &w.shared_down});
+  }
   round_activations(stream_, a_.output_low, low, row_count(), low, a_.rounded, nullptr);
   run_tile_product(stream_, "output projection",
                    {.w = w.output_b,

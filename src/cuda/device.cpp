@@ -196,6 +196,10 @@ void Mark::set(Stream& stream) {
   check(cudaEventRecord(static_cast<cudaEvent_t>(event_), stream.get()), "recording an event");
 }
 
+void Mark::hold(Stream& stream) {
+  check(cudaStreamWaitEvent(stream.get(), static_cast<cudaEvent_t>(event_), 0), "ordering streams");
+}
+
 void Mark::wait() {
   check(cudaEventSynchronize(static_cast<cudaEvent_t>(event_)), "waiting for a copy");
 }

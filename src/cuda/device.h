@@ -154,6 +154,8 @@ class Mark {
   ~Mark();
   void set(Stream& stream);
   void wait();
+  // What `stream` is given from now on waits for the mark.
+  void hold(Stream& stream);
 
  private:
   [[maybe_unused]] void* event_ = nullptr;

@@ -116,6 +116,7 @@ void CudaMachine::experts(LayerIndex index) {
                       .mid = a_.expert_gate,
                       .output = a_.output,
                       .grid = weights_.grid});
+  fetch_layer_ahead(LayerIndex{index.value() + 1});
 }
 
 void CudaMachine::experts_of_many(const DeviceLayer& w, float limit) {

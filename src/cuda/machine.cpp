@@ -260,11 +260,28 @@ bool CudaMachine::begin_pass(bool recordable) {
 
 void CudaMachine::end_pass() {
   settle_streams();
+  ahead_.join(stream_);
   if (!recording_) return;
   recording_ = false;
   Recording recording = stream_.end_recording();
   stream_.replay(recording);
   recordings_.insert_or_assign(recording_key_, std::move(recording));
+}
+
+void CudaMachine::fetch_ahead(std::initializer_list<const Matrix*> matrices) {
+  if (few() && stream_.can_record()) ahead_.fetch(stream_, matrices);
+}
+
+void CudaMachine::fetch_layer_ahead(LayerIndex index) {
+  if (index == config_.mtp_index() || index.value() - first_layer_ >= weights_.layers.size()) {
+    return fetch_ahead({&weights_.output});
+  }
+  const DeviceLayer& w = layer(index);
+  const Matrix none;
+  const DeviceCompressor* rows = w.compressor ? &*w.compressor : nullptr;
+  const DeviceCompressor* keys = w.index_compressor ? &*w.index_compressor : nullptr;
+  fetch_ahead({&w.query_a, &w.key_value, rows ? &rows->kv : &none, rows ? &rows->gate : &none,
+               keys ? &keys->kv : &none, keys ? &keys->gate : &none, &w.query_b});
 }
 
 void CudaMachine::multiply(const char* stage,

@@ -7,6 +7,7 @@
 
 #include "backend/machine.h"
 #include "cuda/activations.h"
+#include "cuda/ahead.h"
 #include "cuda/cuda_executor.h"
 #include "cuda/device.h"
 #include "cuda/prepare.h"
@@ -89,6 +90,10 @@ class CudaMachine final : public Machine {
   void grow_scores(std::uint32_t context);
   // Host bytes to the device without waiting: through page-locked memory that is reused.
   void upload_small(void* device, const void* host, std::size_t bytes);
+  // Fetches weights that the step will need soon; of few rows only, since many rows leave the
+  // memory no idle time.
+  void fetch_ahead(std::initializer_list<const Matrix*> matrices);
+  void fetch_layer_ahead(LayerIndex index);
   // Applies what expand_streams() put off.
   void settle_streams();
 
@@ -130,6 +135,7 @@ class CudaMachine final : public Machine {
   DeviceInfo device_;
   ExecutorInfo info_;
   mutable Stream stream_;
+  Ahead ahead_;
   DeviceWeights weights_;
   std::uint32_t first_layer_;
   bool has_mtp_;

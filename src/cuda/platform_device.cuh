@@ -161,6 +161,16 @@ DS4_DEVICE void copy_async_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
 }
 
+// Asks for `bytes`, a multiple of 16, to be brought to the second-level cache.
+DS4_DEVICE void fetch_to_cache(const std::byte* from, std::uint32_t bytes) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");
+#else
+  for (std::uint32_t at = 0; at < bytes; at += 128)
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(from + at));
+#endif
+}
+
 // Before a kernel reads what an earlier one wrote: with programmatic launches a grid starts while
 // the one before it runs.  Since a grid lets the next one start only after its own wait, whatever
 // is older than the launch before is complete when a grid starts.

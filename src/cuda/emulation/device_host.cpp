@@ -78,6 +78,7 @@ void Stream::replay(const Recording&) {}
 Mark::Mark() = default;
 Mark::~Mark() = default;
 void Mark::set(Stream&) {}
+void Mark::hold(Stream&) {}
 void Mark::wait() {}
 
 }  // namespace ds4::cuda

@@ -158,6 +158,7 @@ inline void copy_async(void* shared, const void* global, bool valid) {
 inline void copy_async_commit() {}
 template <int kPending>
 void copy_async_wait() {}
+inline void fetch_to_cache(const std::byte*, std::uint32_t) {}
 inline void wait_for_inputs() {}
 inline std::byte* dynamic_shared() {
   return emulation::block_shared();
