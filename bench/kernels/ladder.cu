@@ -74,5 +74,6 @@ int main() {
   const ds4::ladder::Ceilings most = ds4::ladder::ceilings(stream);
   std::printf("copy: %.2f TB/s\n", most.bytes_per_second * 1e-12);
   ds4::ladder::tile_ladder(stream, most);
+  ds4::ladder::attend_ladder(stream, most);
   return 0;
 }

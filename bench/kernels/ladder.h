@@ -73,5 +73,6 @@ struct Ceilings {
 Ceilings ceilings(cuda::Stream& stream);
 
 void tile_ladder(cuda::Stream& stream, const Ceilings& most);
+void attend_ladder(cuda::Stream& stream, const Ceilings& most);
 
 }  // namespace ds4::ladder
