@@ -15,8 +15,8 @@ void Activations::visit(const ModelConfig& c, std::uint32_t rows_max, bool has_m
   const std::size_t low = std::size_t{c.output_group_count} * c.output_rank;
   const std::size_t chunks = (c.width + kMixChannels - 1) / kMixChannels;
   const std::size_t few = std::min(rows_max, kRecordRowsMax);
-  const std::size_t widest =
-      std::max({c.heads_width(), slots * c.expert_width, low, c.streams_width()});
+  const std::size_t few_rows = std::min(rows_max, kMatvecRowsMax);
+  const std::size_t widest = std::max<std::size_t>(c.width, c.query_rank);
   const auto rows_of = [&](auto*& buffer, std::size_t width) { place(buffer, width * rows_max); };
   rows_of(rows, 1);
   rows_of(logit_rows, 1);
@@ -38,14 +38,15 @@ void Activations::visit(const ModelConfig& c, std::uint32_t rows_max, bool has_m
   rows_of(index_query, std::size_t{c.index_head_count} * kIndexDim);
   rows_of(index_weights, c.index_head_count);
   rows_of(selection, c.index_top_k);
-  rows_of(heads, c.heads_width());
-  rows_of(output_low, low);
+  place(heads, few_rows * c.heads_width());
+  rows_of(heads_rounded, c.heads_width());
+  place(output_low, few_rows * low);
+  rows_of(low_rounded, low);
   rows_of(output, c.width);
   rows_of(router, c.expert_count);
   rows_of(expert_ids, c.experts_used);
   rows_of(expert_weights, c.experts_used);
-  rows_of(expert_gate, slots * c.expert_width);
-  rows_of(expert_up, slots * c.expert_width);
+  place(expert_gate, few_rows * slots * c.expert_width);
   rows_of(expert_mid, slots * c.expert_width);
   rows_of(expert_out, slots * c.width);
   rows_of(pairs, c.experts_used);
@@ -53,7 +54,7 @@ void Activations::visit(const ModelConfig& c, std::uint32_t rows_max, bool has_m
   place(tile_count, 1);
   rows_of(previous, has_mtp ? c.streams_width() : 0);
   rows_of(rounded, widest);
-  rows_of(rounded_rest, std::max<std::size_t>(c.width, c.query_rank));
+  rows_of(rounded_rest, widest);
   place(logits, std::size_t{kLogitRows} * c.vocab_size);
   place(part_values, few * kSplitsMax * c.heads_width());
   place(part_sums, few * kSplitsMax * c.head_count * 2);

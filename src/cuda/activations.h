@@ -2,7 +2,7 @@
 #include <cstdint>
 
 #include "cuda/device.h"
-#include "cuda/experts.h"
+#include "cuda/grouped_experts.h"
 #include "cuda/step.h"
 #include "model/config.h"
 
@@ -25,35 +25,36 @@ struct Activations {
                                      std::uint32_t rows_max,
                                      bool has_mtp);
 
-  StepRow* rows;              // [1]
-  std::uint32_t* logit_rows;  // [1]
-  float** pointers;           // [1] of gather and scatter
-  float* streams;             // [kStreams * width]
-  float* partial;             // [chunks, kMixes + 1]
-  float* mix;                 // [kStreams + kStreams^2]
-  float* reduced;             // [width]
-  float* normed;              // [width]
-  float* head_normed;         // [width]
-  std::byte* integers;        // [width] as integers (integer_rows.h) of kMatvecRowsMax rows
-  float* query_rank;          // [query_rank], raw
-  float* query_rank_normed;   // [query_rank]
-  float* query;               // [heads_width]
-  float* key_value;           // [kHeadDim], raw
-  std::byte* fresh_rows;      // [kRowBytes]
-  float* frontier;            // [2, W]
-  float* index_frontier;      // [2, 2 * kIndexDim]
-  float* index_query;         // [index_head_count * kIndexDim]
-  float* index_weights;       // [index_head_count]
-  std::int32_t* selection;    // [index_top_k]
-  float* heads;               // [heads_width]
-  float* output_low;          // [output_group_count * output_rank]
-  float* output;              // [width]
-  float* router;              // [expert_count]
-  std::int32_t* expert_ids;   // [experts_used]
-  float* expert_weights;      // [experts_used]
-  float* expert_gate;         // [experts_used + 1, expert_width]; of few rows the activated values
-  float* expert_up;           // likewise
-  std::uint16_t* expert_mid;  // likewise
+  StepRow* rows;                 // [1]
+  std::uint32_t* logit_rows;     // [1]
+  float** pointers;              // [1] of gather and scatter
+  float* streams;                // [kStreams * width]
+  float* partial;                // [chunks, kMixes + 1]
+  float* mix;                    // [kStreams + kStreams^2]
+  float* reduced;                // [width]
+  float* normed;                 // [width]
+  float* head_normed;            // [width]
+  std::byte* integers;           // [width] as integers (integer_rows.h) of kMatvecRowsMax rows
+  float* query_rank;             // [query_rank], raw
+  float* query_rank_normed;      // [query_rank]
+  float* query;                  // [heads_width]
+  float* key_value;              // [kHeadDim], raw
+  std::byte* fresh_rows;         // [kRowBytes]
+  float* frontier;               // [2, W]
+  float* index_frontier;         // [2, 2 * kIndexDim]
+  float* index_query;            // [index_head_count * kIndexDim]
+  float* index_weights;          // [index_head_count]
+  std::int32_t* selection;       // [index_top_k]
+  float* heads;                  // [heads_width] of kMatvecRowsMax rows
+  std::uint16_t* heads_rounded;  // [heads_width]
+  float* output_low;             // [output_group_count * output_rank] of kMatvecRowsMax rows
+  std::uint16_t* low_rounded;    // [output_group_count * output_rank]
+  float* output;                 // [width]
+  float* router;                 // [expert_count]
+  std::int32_t* expert_ids;      // [experts_used]
+  float* expert_weights;         // [experts_used]
+  float* expert_gate;         // [experts_used + 1, expert_width] of kMatvecRowsMax rows, activated
+  std::uint16_t* expert_mid;  // [experts_used + 1, expert_width], activated
   float* expert_out;          // [experts_used + 1, width]
   std::uint32_t* pairs;       // [experts_used]
   ExpertTile* tiles;          // expert_tiles_max()

@@ -9,16 +9,18 @@
 //
 // Who does what: a block of 8 warps takes one row of the step, kTiles * 16 heads and every
 // splits-th tile of 64 visible rows.  A tile is unpacked once to f16 in shared memory (exact: E4M3
-// times a power of two, and f16): one warp a row, a lane 16 values.  Scores: warp (m, s) makes
-// heads of tile m by 8 * kTiles rows.  The softmax runs online per head; then warp (m, s) adds its
-// 64 * kTiles channels of P * rows, transposed matrix loads giving the values. Shared: (64 + 16
-// kTiles) rows of 1040 bytes, scores, probabilities: 90 KiB (kTiles 1), 160 (4).
+// times a power of two, and f16): one warp a row, a lane 16 values.  Where blocks have many tiles,
+// the next one's packed rows come to shared memory while a tile is worked on.  Scores: warp (m, s)
+// makes heads of tile m by 8 * kTiles rows.  The softmax runs online per head; then warp (m, s)
+// adds its 64 * kTiles channels of P * rows, transposed matrix loads giving the values. Shared: (64
+// + 16 kTiles) rows of 1040 bytes, scores, probabilities: 90 KiB (kTiles 1), 160 (4).
 //
 // With splits, blocks leave unnormalised parts that a second launch adds in split order.  Which
 // tile goes to which split follows from the row's own position, never from the batch.
 #include "cuda/attend.h"
 #include "cuda/reduce.cuh"
 #include "cuda/rows.cuh"
+#include "cuda/tile_product.h"
 
 namespace ds4::cuda {
 
@@ -40,6 +42,10 @@ struct Shared {
   float largest[kTiles * 16];
   float sum[kTiles * 16];
   float keep[kTiles * 16];
+  // Of the row's position: cosine and sine of every pair of the rotated channels.
+  float turns[kRopeDim / 2][2];
+  // The next tile, packed; blocks of few heads have one tile to do and read it where it is.
+  alignas(16) std::byte packed[kTiles == 4 ? kTile : 1][kRowBytes];
 };
 
 struct Visible {
@@ -122,24 +128,59 @@ DS4_DEVICE void unpack_row(const std::byte* from, std::uint16_t* to) {
   out[1] = {pairs[4], pairs[5], pairs[6], pairs[7]};
 }
 
+// A head's query to f16 by a warp, normalised and rotated first where it is raw: lane l has values
+// 4 * l + 128 * k .. 4 * l + 128 * k + 3.
+template <std::uint32_t kTiles>
+DS4_DEVICE void load_head(const AttendJob& job,
+                          const float* from,
+                          std::uint32_t h,
+                          Shared<kTiles>& s) {
+  const std::uint32_t lane = threadIdx.x % 32;
+  Float4 v[4];
+#pragma unroll
+  for (std::uint32_t k = 0; k < 4; ++k)
+    v[k] = *reinterpret_cast<const Float4*>(from + lane * 4 + k * 128);
+  float inverse = 1.0F;
+  if (job.raw_query) {
+    float square = 0;
+#pragma unroll
+    for (std::uint32_t k = 0; k < 4; ++k)
+      square += v[k].x * v[k].x + v[k].y * v[k].y + v[k].z * v[k].z + v[k].w * v[k].w;
+    inverse = 1.0F / sqrtf(warp_sum(square) / static_cast<float>(kHeadDim) + job.epsilon);
+    if (lane >= 16) {
+      const float(*turn)[2] = &s.turns[(lane - 16) * 2];
+      v[3] = {v[3].x * turn[0][0] - v[3].y * turn[0][1], v[3].x * turn[0][1] + v[3].y * turn[0][0],
+              v[3].z * turn[1][0] - v[3].w * turn[1][1], v[3].z * turn[1][1] + v[3].w * turn[1][0]};
+    }
+  }
+#pragma unroll
+  for (std::uint32_t k = 0; k < 4; ++k)
+    *reinterpret_cast<Words2*>(&s.query[h][lane * 4 + k * 128]) = {
+        pack_half2(v[k].x * inverse, v[k].y * inverse),
+        pack_half2(v[k].z * inverse, v[k].w * inverse)};
+}
+
 template <std::uint32_t kTiles>
 DS4_DEVICE void load_query(const AttendJob& job,
+                           const StepRow& row,
                            std::uint32_t r,
                            std::uint32_t first_head,
                            Shared<kTiles>& s) {
-  for (std::uint32_t i = threadIdx.x; i < kTiles * 16 * (kHeadDim / 4); i += kThreads) {
-    const std::uint32_t h = i / (kHeadDim / 4);
-    const std::uint32_t c = i % (kHeadDim / 4) * 4;
-    Float4 v = {0, 0, 0, 0};
-    if (first_head + h < job.head_count) {
-      v = *reinterpret_cast<const Float4*>(
-          job.query + (std::size_t{r} * job.head_count + first_head + h) * kHeadDim + c);
-    }
-    *reinterpret_cast<Words2*>(&s.query[h][c]) = {pack_half2(v.x, v.y), pack_half2(v.z, v.w)};
+  if (threadIdx.x < kRopeDim / 2) {
+    float* turn = s.turns[threadIdx.x];
+    sine_cosine(static_cast<float>(row.position) * job.frequencies[threadIdx.x], &turn[1],
+                &turn[0]);
   }
   for (std::uint32_t h = threadIdx.x; h < kTiles * 16; h += kThreads) {
     s.largest[h] = -INFINITY;
     s.sum[h] = 0;
+  }
+  block_sync();
+  for (std::uint32_t h = threadIdx.x / 32; h < kTiles * 16; h += kThreads / 32) {
+    // Heads past the last repeat it; nobody writes their results.
+    const std::uint32_t wanted = first_head + h;
+    const std::uint32_t head = wanted < job.head_count ? wanted : job.head_count - 1;
+    load_head(job, job.query + (std::size_t{r} * job.head_count + head) * kHeadDim, h, s);
   }
 }
 
@@ -232,10 +273,20 @@ DS4_DEVICE void add_tile(Shared<kTiles>& s, float (&out)[8 * kTiles][4]) {
   }
 }
 
+// Two neighbouring channels of a finished head.
+DS4_DEVICE void write_channels(const AttendJob& job, std::size_t at, float a, float b) {
+  if (job.heads_rounded != nullptr) {
+    reinterpret_cast<std::uint32_t*>(
+        job.heads_rounded)[operand_pair(static_cast<std::uint32_t>(at / 2))] = pack_half2(a, b);
+  } else {
+    job.heads[at] = a;
+    job.heads[at + 1] = b;
+  }
+}
+
 // The block's result: final heads, or a part of them.
 template <std::uint32_t kTiles>
 DS4_DEVICE void write_heads(const AttendJob& job,
-                            const StepRow& row,
                             std::uint32_t r,
                             std::uint32_t first_head,
                             const Shared<kTiles>& s,
@@ -248,16 +299,15 @@ DS4_DEVICE void write_heads(const AttendJob& job,
     const std::uint32_t h = warp % kTiles * 16 + lane / 4 + half * 8;
     const std::uint32_t head = first_head + h;
     if (head >= job.head_count) continue;
-    float* to;
     float scale = 1.0F;
+    std::size_t at = (std::size_t{r} * job.head_count + head) * kHeadDim;
     if (job.splits == 1) {
-      to = job.heads + (std::size_t{r} * job.head_count + head) * kHeadDim;
       const float largest = fmaxf(s.largest[h], job.sinks[head]);
       const float keep = expf(s.largest[h] - largest);
       scale = keep / (s.sum[h] * keep + expf(job.sinks[head] - largest));
     } else {
       const std::size_t part = (std::size_t{r} * job.splits + blockIdx.x) * job.head_count + head;
-      to = job.part_values + part * kHeadDim;
+      at = part * kHeadDim;
       if (first_channel == 0 && lane % 4 == 0) {
         job.part_sums[part * 2] = s.largest[h];
         job.part_sums[part * 2 + 1] = s.sum[h];
@@ -266,38 +316,79 @@ DS4_DEVICE void write_heads(const AttendJob& job,
 #pragma unroll
     for (std::uint32_t n = 0; n < 8 * kTiles; ++n) {
       const std::uint32_t c = first_channel + n * 8 + lane % 4 * 2;
-      float a = out[n][half * 2] * scale;
-      float b = out[n][half * 2 + 1] * scale;
-      if (job.splits == 1 && c >= kNopeDim)
-        rotate(&a, &b, row.position, job.frequencies[(c - kNopeDim) / 2], -1.0F);
-      to[c] = a;
-      to[c + 1] = b;
+      const float a = out[n][half * 2] * scale;
+      const float b = out[n][half * 2 + 1] * scale;
+      if (job.splits != 1) {
+        job.part_values[at + c] = a;
+        job.part_values[at + c + 1] = b;
+      } else if (c < kNopeDim) {
+        write_channels(job, at + c, a, b);
+      } else {
+        const float* turn = s.turns[(c - kNopeDim) / 2];
+        write_channels(job, at + c, a * turn[0] + b * turn[1], b * turn[0] - a * turn[1]);
+      }
     }
   }
+}
+
+// The tile from visible row `first` on to shared memory in the background, a warp eight rows.  Rows
+// past the end repeat the last one: their weights are zero, and shared memory stays finite.
+template <std::uint32_t kTiles>
+DS4_DEVICE void fetch_tile(const AttendJob& job,
+                           const StepRow& row,
+                           std::uint32_t r,
+                           const Visible& visible,
+                           const LayerState& state,
+                           std::uint32_t first,
+                           Shared<kTiles>& s) {
+  constexpr std::uint32_t kWarpRows = kTile / (kThreads / 32);
+  const std::uint32_t lane = threadIdx.x % 32;
+  const std::uint32_t first_row = threadIdx.x / 32 * kWarpRows;
+  if (first < visible.total) {
+    std::uint32_t index = first + first_row + lane % kWarpRows;
+    if (index >= visible.total) index = visible.total - 1;
+    const auto mine = reinterpret_cast<std::uintptr_t>(row_at(job, row, r, visible, state, index));
+#pragma unroll
+    for (std::uint32_t i = 0; i < kWarpRows; ++i) {
+      const auto* from =
+          reinterpret_cast<const std::byte*>(shuffle_from(mine, static_cast<int>(i)));
+      for (std::uint32_t c = lane * 8; c < kRowBytes; c += 256)
+        copy_async_8(&s.packed[first_row + i][c], from + c);
+    }
+  }
+  copy_async_commit();
 }
 
 template <std::uint32_t kTiles>
 DS4_KERNEL void attend(AttendJob job) {
   auto& s = *reinterpret_cast<Shared<kTiles>*>(dynamic_shared());
+  constexpr bool kAhead = kTiles == 4;
   wait_for_inputs();
   const std::uint32_t r = blockIdx.z;
   const std::uint32_t first_head = blockIdx.y * kTiles * 16;
   const StepRow row = job.step.rows[r];
   const Visible visible = visible_rows(job, row);
   const LayerState state = job.step.states[std::size_t{row.sequence} * job.step.layers + job.layer];
-  load_query<kTiles>(job, r, first_head, s);
+  if constexpr (kAhead) fetch_tile<kTiles>(job, row, r, visible, state, blockIdx.x * kTile, s);
+  load_query<kTiles>(job, row, r, first_head, s);
   float out[8 * kTiles][4] = {};
   for (std::uint32_t first = blockIdx.x * kTile; first < visible.total;
        first += gridDim.x * kTile) {
     const std::uint32_t count = visible.total - first < kTile ? visible.total - first : kTile;
-    block_sync();  // the tile before is no longer read
+    if constexpr (kAhead) copy_async_wait<0>();
+    block_sync();  // the tile before is no longer read, the next one is there
+#pragma unroll 2
     for (std::uint32_t i = threadIdx.x / 32; i < kTile; i += kThreads / 32) {
-      // Rows past the end repeat the last one: their weights are zero, and shared memory stays
-      // finite.
-      const std::uint32_t index = first + (i < count ? i : count - 1);
-      unpack_row(row_at(job, row, r, visible, state, index), s.rows[i]);
+      if constexpr (kAhead) {
+        unpack_row(s.packed[i], s.rows[i]);
+      } else {
+        const std::uint32_t index = first + (i < count ? i : count - 1);
+        unpack_row(row_at(job, row, r, visible, state, index), s.rows[i]);
+      }
     }
     block_sync();
+    if constexpr (kAhead)
+      fetch_tile<kTiles>(job, row, r, visible, state, first + gridDim.x * kTile, s);
     score_tile<kTiles>(s);
     block_sync();
     weigh_tile<kTiles>(s, count);
@@ -305,7 +396,7 @@ DS4_KERNEL void attend(AttendJob job) {
     add_tile<kTiles>(s, out);
   }
   block_sync();
-  write_heads<kTiles>(job, row, r, first_head, s, out);
+  write_heads<kTiles>(job, r, first_head, s, out);
 }
 
 // Adds the parts of one head of one row.
@@ -335,8 +426,9 @@ DS4_KERNEL void add_parts(AttendJob job) {
     rotate(&v.x, &v.y, position, job.frequencies[pair], -1.0F);
     rotate(&v.z, &v.w, position, job.frequencies[pair + 1], -1.0F);
   }
-  *reinterpret_cast<Float4*>(job.heads + (std::size_t{r} * job.head_count + head) * kHeadDim + c) =
-      v;
+  const std::size_t at = (std::size_t{r} * job.head_count + head) * kHeadDim + c;
+  write_channels(job, at, v.x, v.y);
+  write_channels(job, at + 2, v.z, v.w);
 }
 
 template <std::uint32_t kTiles>

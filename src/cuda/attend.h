@@ -14,9 +14,14 @@ struct AttendJob {
   const float* frequencies = nullptr;
   const float* sinks = nullptr;             // [head_count]
   const float* query = nullptr;             // [rows, head_count, kHeadDim]
+  bool raw_query = false;                   // still to be normalised and rotated; needs 1 split
+  float epsilon = 0;                        // of that
   const std::byte* fresh_rows = nullptr;    // [rows, kRowBytes]
   const std::int32_t* selection = nullptr;  // [rows, top_k], for rows that see more than top_k
-  float* heads = nullptr;                   // [rows, head_count, kHeadDim]
+  // One of the two; [rows, head_count, kHeadDim].  The rounded ones are the input of a tile
+  // product.
+  float* heads = nullptr;
+  std::uint16_t* heads_rounded = nullptr;
   // Parts of a row's past that separate blocks take; 1: none, and the two below are unused.
   std::uint32_t splits = 1;
   float* part_values = nullptr;  // [rows, splits, head_count, kHeadDim]

@@ -95,7 +95,7 @@ PrepareJob CudaMachine::prepare_job(LayerIndex index, const Parts& parts) const 
                  .epsilon = config_.norm_epsilon,
                  .frequencies = frequencies(index),
                  .direct = direct_,
-                 .with_query = parts.query,
+                 .with_query = parts.query && !attends_raw_queries(),
                  .with_key_value = parts.key_value,
                  .with_compress = parts.compress,
                  .with_index_query = parts.index_query,
@@ -169,10 +169,15 @@ void CudaMachine::select_rows(LayerIndex index) {
   }
 }
 
+// With as many blocks as rows attention itself normalises and rotates, once a row.
+bool CudaMachine::attends_raw_queries() const {
+  return row_count() > kRecordRowsMax;
+}
+
 void CudaMachine::attend(LayerIndex index) {
   const LayerPlan& plan = config_.layer(index);
   std::uint32_t splits = 1;
-  if (row_count() <= kRecordRowsMax) {
+  if (!attends_raw_queries()) {
     // One part a tile where the tiles are bounded; a fixed number where they grow with the context.
     const std::uint32_t window_tiles = (config_.window + kAttendTileRows - 1) / kAttendTileRows;
     splits = plan.ratio == 0 ? window_tiles : kSplitsMax;
@@ -189,9 +194,12 @@ void CudaMachine::attend(LayerIndex index) {
                .frequencies = frequencies(index),
                .sinks = layer(index).sinks,
                .query = a_.query,
+               .raw_query = attends_raw_queries(),
+               .epsilon = config_.norm_epsilon,
                .fresh_rows = a_.fresh_rows,
                .selection = a_.selection,
-               .heads = a_.heads,
+               .heads = few() ? a_.heads : nullptr,
+               .heads_rounded = few() ? nullptr : a_.heads_rounded,
                .splits = splits,
                .part_values = a_.part_values,
                .part_sums = a_.part_sums});
@@ -215,29 +223,23 @@ void CudaMachine::project_out(LayerIndex index) {
     job.rows_per_group = config_.output_rank;
     job.group_columns = group_width;
     run_matvec(stream_, device_, "output projection, low", jobs);
-  } else {
-    round_activations(stream_, a_.heads, groups * group_width, row_count(), groups * group_width,
-                      a_.rounded, nullptr);
-    run_tile_product(stream_, "output projection, low",
-                     {.w = w.output_a,
-                      .x = a_.rounded,
-                      .x_stride = groups * group_width,
-                      .out = a_.output_low,
-                      .out_stride = low,
-                      .rows = row_count(),
-                      .groups = groups,
-                      .group_columns = group_width,
-                      .grid = weights_.grid});
-  }
-  if (few()) {
     multiply("output projection", w.output_b, a_.output_low, low, a_.output, config_.width,
              row_count());
     return fetch_ahead({&w.shared_gate, &w.shared_up, &w.shared_down});
   }
-  round_activations(stream_, a_.output_low, low, row_count(), low, a_.rounded, nullptr);
+  run_tile_product(stream_, "output projection, low",
+                   {.w = w.output_a,
+                    .x = a_.heads_rounded,
+                    .x_stride = groups * group_width,
+                    .out_rounded = a_.low_rounded,
+                    .out_stride = low,
+                    .rows = row_count(),
+                    .groups = groups,
+                    .group_columns = group_width,
+                    .grid = weights_.grid});
   run_tile_product(stream_, "output projection",
                    {.w = w.output_b,
-                    .x = a_.rounded,
+                    .x = a_.low_rounded,
                     .x_stride = low,
                     .out = a_.output,
                     .out_stride = config_.width,

@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "cuda/experts.h"
+#include "cuda/grouped_experts.h"
 #include "cuda/machine.h"
 #include "cuda/matvec.h"
 #include "cuda/streams.h"
@@ -124,45 +125,53 @@ void CudaMachine::experts_of_many(const DeviceLayer& w, float limit) {
   const std::uint32_t used = config_.experts_used;
   const std::uint32_t slots = used + 1;
   const std::uint32_t inner = config_.expert_width;
-  group_by_expert(stream_, {.rows = rows,
-                            .used = used,
-                            .expert_count = config_.expert_count,
-                            .ids = a_.expert_ids,
-                            .pairs = a_.pairs,
-                            .tiles = a_.tiles,
-                            .tile_count = a_.tile_count});
-  // One product over all experts' tiles, then the shared expert's, into the last slot of each row.
-  const auto products = [&](const char* stage, const Matrix& routed, const Matrix& shared,
-                            const std::uint16_t* x, bool x_is_paired, float* out,
-                            std::uint32_t out_width) {
-    run_tile_product(stream_, stage,
-                     {.w = routed,
-                      .x = x,
-                      .x_stride = routed.columns,
-                      .out = out,
-                      .out_stride = out_width,
-                      .tiles = a_.tiles,
-                      .tile_count = a_.tile_count,
-                      .pairs = a_.pairs,
-                      .tiles_max = expert_tiles_max(rows, used, config_.expert_count),
-                      .x_divisor = x_is_paired ? 1 : slots,
-                      .grid = weights_.grid});
-    run_tile_product(stream_, stage,
-                     {.w = shared,
-                      .x = x_is_paired ? x + std::size_t{used} * shared.columns : x,
-                      .x_stride = x_is_paired ? slots * shared.columns : shared.columns,
-                      .out = out + std::size_t{used} * out_width,
-                      .out_stride = slots * out_width,
-                      .rows = rows,
-                      .grid = weights_.grid});
-  };
+  const ExpertTiles tiles = group_by_expert(stream_, {.rows = rows,
+                                                      .used = used,
+                                                      .expert_count = config_.expert_count,
+                                                      .ids = a_.expert_ids,
+                                                      .pairs = a_.pairs,
+                                                      .tiles = a_.tiles,
+                                                      .tile_count = a_.tile_count});
   round_activations(stream_, a_.normed, config_.width, rows, config_.width, a_.rounded, nullptr);
-  products("expert gate", w.expert_gate, w.shared_gate, a_.rounded, false, a_.expert_gate, inner);
-  products("expert up", w.expert_up, w.shared_up, a_.rounded, false, a_.expert_up, inner);
-  activate_experts(stream_, rows, used, inner, limit, a_.expert_gate, a_.expert_up,
-                   a_.expert_weights, a_.expert_mid);
-  products("expert down", w.expert_down, w.shared_down, a_.expert_mid, true, a_.expert_out,
-           config_.width);
+  // Each product once for the routed experts' tiles, once for the shared expert: the last slot.
+  TileProduct gated{.w = w.expert_gate,
+                    .up = w.expert_up,
+                    .x = a_.rounded,
+                    .x_stride = config_.width,
+                    .out_rounded = a_.expert_mid,
+                    .out_stride = inner,
+                    .experts = tiles,
+                    .x_divisor = slots,
+                    .limit = limit,
+                    .weights = a_.expert_weights,
+                    .slots = slots,
+                    .grid = weights_.grid};
+  run_gated_tile_product(stream_, "expert gate and up", gated);
+  gated.w = w.shared_gate;
+  gated.up = w.shared_up;
+  gated.out_rounded = a_.expert_mid + std::size_t{used} * inner;
+  gated.out_stride = slots * inner;
+  gated.rows = rows;
+  gated.experts = {};
+  gated.x_divisor = 1;
+  gated.weights = nullptr;
+  run_gated_tile_product(stream_, "shared gate and up", gated);
+  TileProduct down{.w = w.expert_down,
+                   .x = a_.expert_mid,
+                   .x_stride = inner,
+                   .out = a_.expert_out,
+                   .out_stride = config_.width,
+                   .experts = tiles,
+                   .grid = weights_.grid};
+  run_tile_product(stream_, "expert down", down);
+  down.w = w.shared_down;
+  down.x = a_.expert_mid + std::size_t{used} * inner;
+  down.x_stride = slots * inner;
+  down.out = a_.expert_out + std::size_t{used} * config_.width;
+  down.out_stride = slots * config_.width;
+  down.rows = rows;
+  down.experts = {};
+  run_tile_product(stream_, "shared down", down);
   combine_experts(stream_, rows, slots, config_.width, a_.expert_out, a_.output);
 }
 

@@ -86,6 +86,7 @@ class CudaMachine final : public Machine {
   const DeviceLayer& layer(LayerIndex index) const;
   const float* frequencies(LayerIndex index) const;
   bool selects(LayerIndex index) const;
+  bool attends_raw_queries() const;
   void add_states(SequenceId sequence);
   void grow_scores(std::uint32_t context);
   // Host bytes to the device without waiting: through page-locked memory that is reused.

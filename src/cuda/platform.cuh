@@ -6,6 +6,7 @@
 // Kernel code includes this file alone.
 #if defined(__CUDACC__)
 #include "cuda/platform_device.cuh"
+#include "cuda/warpgroup_device.cuh"
 #else
 #include "cuda/emulation/platform_host.h"
 #endif

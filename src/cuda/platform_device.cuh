@@ -219,4 +219,45 @@ void launch(Stream& stream,
   stream.after_launch(stage);
 }
 
+// Pairs of f16: a + b, and a * b + c rounded once.
+DS4_DEVICE std::uint32_t add_half2(std::uint32_t a, std::uint32_t b) {
+  const __half2 sum =
+      __hadd2(*reinterpret_cast<const __half2*>(&a), *reinterpret_cast<const __half2*>(&b));
+  return *reinterpret_cast<const std::uint32_t*>(&sum);
+}
+DS4_DEVICE std::uint32_t fma_half2(std::uint32_t a, std::uint32_t b, std::uint32_t c) {
+  const __half2 sum =
+      __hfma2(*reinterpret_cast<const __half2*>(&a), *reinterpret_cast<const __half2*>(&b),
+              *reinterpret_cast<const __half2*>(&c));
+  return *reinterpret_cast<const std::uint32_t*>(&sum);
+}
+
+// The same for 8 bytes.
+DS4_DEVICE void copy_async_8(void* shared, const void* global) {
+  const auto address = static_cast<std::uint32_t>(__cvta_generic_to_shared(shared));
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 8;" ::"r"(address), "l"(global) : "memory");
+}
+
+// Whether the card and this build have warpgroup_device.cuh.
+#if defined(DS4_CUDA_WARPGROUPS)
+inline constexpr bool kWarpgroups = true;
+inline bool has_warpgroups() {
+  static const bool has = [] {
+    int major = 0;
+    return cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0) == cudaSuccess &&
+           major == 9;
+  }();
+  return has;
+}
+#else
+inline constexpr bool kWarpgroups = false;
+inline bool has_warpgroups() {
+  return false;
+}
+#endif
+
+struct alignas(8) Float2 {
+  float x, y;
+};
+
 }  // namespace ds4::cuda

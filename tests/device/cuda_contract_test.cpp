@@ -24,8 +24,11 @@ constexpr double kModelTolerance = 5e-2;
   if (cuda::card_count() == 0) GTEST_SKIP() << "no CUDA device on this machine"
 
 // Both machines on the same rows, every layer from the CPU's streams.
-void compare_layers(ElementType type, std::uint32_t row_count, std::uint32_t chunk) {
-  test::RandomModel model(test::device_shape(), type);
+void compare_layers(ElementType type,
+                    std::uint32_t row_count,
+                    std::uint32_t chunk,
+                    const convert::ModelShape& shape = test::device_shape()) {
+  test::RandomModel model(shape, type);
   const ModelConfig& config = model.config();
   cpu::CpuMachine expected(config, model.weights(), {.thread_count = 2, .rows_max = 256});
   cuda::CudaMachine found(config, model.weights(),
@@ -88,6 +91,14 @@ INSTANTIATE_TEST_SUITE_P(Types,
 TEST(CudaContract, EveryLayerAtLengthsWhereTheIndexerChooses) {
   SKIP_WITHOUT_CARD();
   compare_layers(ElementType::kQ8_0, 260, 130);
+}
+
+// More than 16 heads: many rows' attention has a kernel of its own.
+TEST(CudaContract, EveryLayerWithManyHeads) {
+  SKIP_WITHOUT_CARD();
+  convert::ModelShape shape = convert::with_layers(test::device_shape(), 4);
+  shape.head_count = 18;
+  compare_layers(ElementType::kQ8_0, 72, 36, shape);
 }
 
 TEST(CudaContract, LogitsOfEveryRowCount) {

@@ -175,4 +175,37 @@ void launch(Stream&,
       shape, [](const void* context) { (*static_cast<const decltype(call)*>(context))(); }, &call);
 }
 
+inline std::uint32_t add_half2(std::uint32_t a, std::uint32_t b) {
+  return pack_half2(low_half(a) + low_half(b), high_half(a) + high_half(b));
+}
+inline std::uint32_t fma_half2(std::uint32_t a, std::uint32_t b, std::uint32_t c) {
+  return pack_half2(low_half(a) * low_half(b) + low_half(c),
+                    high_half(a) * high_half(b) + high_half(c));
+}
+
+inline void copy_async_8(void* shared, const void* global) {
+  std::memcpy(shared, global, 8);
+}
+
+// The emulation has no warpgroups; the names are there for kernels that are never built for it.
+inline constexpr bool kWarpgroups = false;
+inline bool has_warpgroups() {
+  return false;
+}
+inline std::uint64_t describe_rows(const std::uint16_t*, std::uint32_t) {
+  return 0;
+}
+inline void publish_shared() {}
+inline void group_begin() {}
+inline void group_commit() {}
+inline void group_fence(float&) {}
+template <int kPending>
+void group_wait() {}
+template <std::uint32_t kColumns, std::uint32_t kTiles>
+void group_multiply(float (&)[kTiles][4], const std::uint32_t (&)[4], std::uint64_t) {}
+
+struct alignas(8) Float2 {
+  float x, y;
+};
+
 }  // namespace ds4::cuda

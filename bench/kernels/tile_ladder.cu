@@ -1,0 +1,427 @@
+// Matrix products over many rows: Flash's shapes, its formats, chunks of 2,048 to 8,192 rows.
+//
+//   naive       one thread an output, weights decoded to f32, sums in f64: the reference
+//   tiles       src/cuda/tile_product.cuh by warps' matrix instructions
+//   groups      the same by warpgroups', where the card has them
+#include <cmath>
+#include <random>
+#include <string>
+
+#include "cuda/activate.cuh"
+#include "cuda/codecs.cuh"
+#include "cuda/grouped_experts.h"
+#include "cuda/tile_product.h"
+#include "ladder.h"
+#include "tensor/float16.h"
+
+namespace ds4::ladder {
+
+namespace {
+
+using cuda::Matrix;
+using cuda::TileProduct;
+
+// Where column `c` of an input stands.
+constexpr std::size_t operand_column(std::size_t c) {
+  return c / 32 * 32 + cuda::operand_pair(c % 32 / 2) * 2 + c % 2;
+}
+
+// out[i][o] of the first rows.
+template <ElementType type>
+DS4_KERNEL void naive(Matrix m,
+                      const cuda::Grid* grid,
+                      const std::uint16_t* x,
+                      const std::uint16_t* rest,
+                      std::uint32_t x_stride,
+                      std::uint32_t slab,
+                      double* out) {
+  using C = cuda::Codec<type>;
+  const std::uint32_t o = blockIdx.x * blockDim.x + threadIdx.x;
+  double sum = 0;
+  for (std::uint32_t unit = 0; unit < m.columns / C::kUnit; ++unit) {
+    typename C::Unit u = C::load(row_codes(m, slab, o), row_scales(m, slab, o), m.columns, unit);
+    if constexpr (type == ElementType::kIQ2XXS) {
+      // All lanes of a row's four units look at the same unit here, so the scales are put together
+      // by hand.
+      u.scales = 0;
+      for (std::uint32_t q = 0; q < 4; ++q)
+        u.scales |=
+            C::load(row_codes(m, slab, o), row_scales(m, slab, o), m.columns, unit / 4 * 4 + q)
+                .q.w >>
+            24 << (8 * q);
+    }
+    for (int s = 0; s < C::kSegments; ++s) {
+      float w[8];
+      C::decode(u, s, grid, w);
+      const std::size_t at = std::size_t{blockIdx.y} * x_stride + C::column(unit, s);
+      for (int i = 0; i < 8; ++i) {
+        const std::size_t place = operand_column(at + i);
+        double v = cuda::half_to_float(x[place]);
+        if (rest != nullptr) v += cuda::half_to_float(rest[place]);
+        sum += static_cast<double>(w[i]) * v;
+      }
+    }
+  }
+  out[std::size_t{blockIdx.y} * m.rows + o] = sum;
+}
+
+struct RandomMatrix {
+  Matrix m;
+  Device<std::byte> codes;
+  Device<std::byte> scales;
+
+  static std::vector<std::byte> bytes(std::size_t count, std::uint32_t seed) {
+    std::vector<std::byte> all(count);
+    std::uint32_t state = seed * 2654435761U + 1;
+    for (auto& b : all) {
+      state = state * 1664525U + 1013904223U;
+      b = static_cast<std::byte>(state >> 24);
+    }
+    return all;
+  }
+  static void put_half(std::vector<std::byte>& to, std::size_t at, float value) {
+    const std::uint16_t bits = f32_to_f16(value);
+    to[at] = static_cast<std::byte>(bits & 255);
+    to[at + 1] = static_cast<std::byte>(bits >> 8);
+  }
+  static std::vector<std::byte> make_codes(ElementType type,
+                                           std::size_t count,
+                                           std::uint32_t seed) {
+    std::vector<std::byte> all = bytes(count, seed);
+    if (type != ElementType::kF16) return all;
+    for (std::size_t i = 0; i < count; i += 2)
+      put_half(all, i, (static_cast<float>(static_cast<int>(all[i])) - 127.5F) * 1e-4F);
+    return all;
+  }
+  // Scales that are numbers; block scales around 0.001.
+  static std::vector<std::byte> make_scales(ElementType type,
+                                            std::size_t rows,
+                                            std::size_t row_bytes,
+                                            std::uint32_t columns,
+                                            std::uint32_t seed) {
+    std::vector<std::byte> all = bytes(rows * row_bytes, seed);
+    const auto value = [&](std::size_t at) {
+      return 0.0005F + 1e-5F * static_cast<float>(static_cast<int>(all[at]));
+    };
+    for (std::size_t r = 0; r < rows; ++r) {
+      const std::size_t first = r * row_bytes;
+      if (type == ElementType::kQ8_0 || type == ElementType::kIQ2XXS)
+        for (std::size_t i = 0; i < row_bytes; i += 2)
+          put_half(all, first + i, value(first + i));
+      if (type == ElementType::kQ2K)
+        for (std::size_t i = columns / 16; i < row_bytes; i += 2)
+          put_half(all, first + i, value(first + i));
+    }
+    return all;
+  }
+
+  RandomMatrix(ElementType type,
+               std::uint32_t slabs,
+               std::uint32_t rows,
+               std::uint32_t columns,
+               std::uint32_t seed)
+      : m(shape(type, slabs, rows, columns)),
+        codes(make_codes(type, std::size_t{slabs} * rows * m.codes_bytes, seed)),
+        scales(make_scales(type, std::size_t{slabs} * rows, m.scales_bytes, columns, seed + 1)) {
+    m.codes = codes.get();
+    m.scales = scales.get();
+  }
+  static Matrix shape(ElementType type,
+                      std::uint32_t slabs,
+                      std::uint32_t rows,
+                      std::uint32_t columns) {
+    const cuda::PlaneSizes sizes = cuda::plane_sizes(type);
+    const std::uint32_t blocks = columns / static_cast<std::uint32_t>(block_columns(type));
+    return {type,    slabs,  rows, columns, blocks * sizes.codes, blocks * sizes.scales,
+            nullptr, nullptr};
+  }
+  static std::size_t block_columns(ElementType type) {
+    switch (type) {
+      case ElementType::kF16:
+        return 1;
+      case ElementType::kQ8_0:
+        return 32;
+      default:
+        return 256;
+    }
+  }
+  std::size_t bytes_of_all() const { return codes.count() + scales.count(); }
+};
+
+std::vector<std::uint16_t> random_halves(std::size_t count, float size, std::uint32_t seed) {
+  std::vector<std::uint16_t> all(count);
+  std::uint32_t state = seed * 747796405U + 7;
+  for (auto& h : all) {
+    state = state * 1664525U + 1013904223U;
+    h = f32_to_f16((static_cast<float>(state >> 8) * 0x1p-24F - 0.5F) * size);
+  }
+  return all;
+}
+
+const Device<std::byte>& grid_of_card() {
+  // Magnitudes as the codebook has them; which ones does not matter to time.
+  static const Device<std::byte> grid([] {
+    std::vector<std::byte> all = RandomMatrix::bytes(2048, 99);
+    for (auto& b : all) {
+      constexpr int kMagnitudes[3] = {8, 25, 43};
+      b = static_cast<std::byte>(kMagnitudes[static_cast<int>(b) % 3]);
+    }
+    return all;
+  }());
+  return grid;
+}
+
+double relative_distance(const std::vector<double>& expected, const std::vector<double>& found) {
+  double error = 0;
+  double size = 0;
+  for (std::size_t i = 0; i < expected.size(); ++i) {
+    error += (expected[i] - found[i]) * (expected[i] - found[i]);
+    size += expected[i] * expected[i];
+  }
+  return std::sqrt(error / size);
+}
+
+void report(const std::string& name,
+            const Ceilings& most,
+            double seconds,
+            double flops,
+            double bytes,
+            double error) {
+  const double floor = std::max(flops / most.flops, bytes / most.bytes_per_second);
+  std::printf("%-34s %9.1f us  floor %8.1f us  %5.0f TF/s  %5.2f TB/s  %4.0f %%  error %.1e%s\n",
+              name.c_str(), seconds * 1e6, floor * 1e6, flops / seconds * 1e-12,
+              bytes / seconds * 1e-12, 100 * floor / seconds, error, error < 2e-3 ? "" : "  WRONG");
+}
+
+const char* way(bool portable) {
+  return portable ? ", tiles" : ", groups";
+}
+
+// The first rows of a product, by the naive kernel.
+constexpr std::uint32_t kCheckedRows = 3;
+
+template <ElementType type>
+std::vector<double> naive_rows(const Matrix& m,
+                               const std::uint16_t* x,
+                               const std::uint16_t* rest,
+                               std::uint32_t x_stride,
+                               std::uint32_t slab) {
+  Device<double> out(std::size_t{kCheckedRows} * m.rows);
+  naive<type><<<dim3(m.rows / 64, kCheckedRows), 64>>>(
+      m, reinterpret_cast<const cuda::Grid*>(grid_of_card().get()), x, rest, x_stride, slab,
+      out.get());
+  cuda::check(cudaDeviceSynchronize(), "naive");
+  return out.download();
+}
+
+template <ElementType type>
+void dense_case(cuda::Stream& stream,
+                const Ceilings& most,
+                const char* name,
+                std::uint32_t outputs,
+                std::uint32_t columns,
+                std::uint32_t rows) {
+  const RandomMatrix w(type, 1, outputs, columns, 1);
+  const bool split = type == ElementType::kF16;
+  const Device<std::uint16_t> x(random_halves(std::size_t{rows} * columns, 2.0F, 3));
+  const Device<std::uint16_t> rest(
+      random_halves(split ? std::size_t{rows} * columns : 1, 0.001F, 4));
+  Device<float> out(std::size_t{rows} * outputs);
+  const std::vector<double> expected =
+      naive_rows<type>(w.m, x.get(), split ? rest.get() : nullptr, columns, 0);
+  for (const bool portable : {true, false}) {
+    if (!portable && rows <= 32) continue;
+    out.poison();
+    const double seconds = median_seconds(stream, [&] {
+      cuda::run_tile_product(stream, name,
+                             {.w = w.m,
+                              .x = x.get(),
+                              .x_rest = split ? rest.get() : nullptr,
+                              .x_stride = columns,
+                              .out = out.get(),
+                              .out_stride = outputs,
+                              .rows = rows,
+                              .grid = grid_of_card().get(),
+                              .portable = portable});
+    });
+    const std::vector<float> all = out.download();
+    const std::vector<double> found(all.begin(), all.begin() + kCheckedRows * outputs);
+    const bool finite =
+        std::all_of(all.begin(), all.end(), [](float v) { return std::isfinite(v); });
+    report(std::string(name) + ", " + std::to_string(rows) + way(portable), most, seconds,
+           2.0 * rows * outputs * columns * (split ? 2 : 1),
+           static_cast<double>(w.bytes_of_all()) + 2.0 * rows * columns + 4.0 * rows * outputs,
+           finite ? relative_distance(expected, found) : INFINITY);
+  }
+}
+
+// Six random experts of 256 a row.
+struct Routing {
+  static constexpr std::uint32_t kUsed = 6, kExperts = 256;
+  std::uint32_t rows;
+  std::vector<std::int32_t> chosen;
+  Device<std::int32_t> ids;
+  Device<std::uint32_t> pairs;
+  Device<cuda::ExpertTile> tiles;
+  Device<std::uint32_t> tile_count;
+
+  explicit Routing(std::uint32_t row_count)
+      : rows(row_count),
+        chosen(choose(row_count)),
+        ids(chosen),
+        pairs(std::size_t{row_count} * kUsed),
+        tiles(cuda::expert_tiles_max(row_count, kUsed, kExperts)),
+        tile_count(1) {}
+  static std::vector<std::int32_t> choose(std::uint32_t row_count) {
+    std::mt19937 random(5);
+    std::vector<std::int32_t> all;
+    for (std::uint32_t r = 0; r < row_count; ++r)
+      for (std::uint32_t k = 0; k < kUsed;) {
+        const auto e = static_cast<std::int32_t>(random() % kExperts);
+        if (std::find(all.end() - k, all.end(), e) != all.end()) continue;
+        all.push_back(e);
+        ++k;
+      }
+    return all;
+  }
+  cuda::ExpertTiles group(cuda::Stream& stream) {
+    return cuda::group_by_expert(stream, {.rows = rows,
+                                          .used = kUsed,
+                                          .expert_count = kExperts,
+                                          .ids = ids.get(),
+                                          .pairs = pairs.get(),
+                                          .tiles = tiles.get(),
+                                          .tile_count = tile_count.get()});
+  }
+  // Of all experts.
+  double share_touched() const {
+    std::vector<bool> seen(kExperts);
+    for (const auto e : chosen)
+      seen[static_cast<std::size_t>(e)] = true;
+    return static_cast<double>(std::count(seen.begin(), seen.end(), true)) / kExperts;
+  }
+};
+
+constexpr std::uint32_t kWidth = 4096, kInner = 2048, kSlots = Routing::kUsed + 1;
+constexpr float kLimit = 7.0F;
+constexpr float kPairWeight = 0.25F;
+
+// A layer's routed experts.
+struct Experts {
+  RandomMatrix gate{ElementType::kIQ2XXS, Routing::kExperts, kInner, kWidth, 1};
+  RandomMatrix up{ElementType::kIQ2XXS, Routing::kExperts, kInner, kWidth, 2};
+  RandomMatrix down{ElementType::kQ2K, Routing::kExperts, kWidth, kInner, 7};
+};
+
+void gate_up_case(cuda::Stream& stream,
+                  const Ceilings& most,
+                  const Experts& w,
+                  const Routing& routing,
+                  const cuda::ExpertTiles& tiles) {
+  const std::uint32_t rows = routing.rows;
+  const double pairs = static_cast<double>(rows) * Routing::kUsed;
+  const Device<std::uint16_t> x(random_halves(std::size_t{rows} * kWidth, 2.0F, 3));
+  const Device<float> weights(std::vector<float>(std::size_t{rows} * Routing::kUsed, kPairWeight));
+  Device<std::uint16_t> mid(std::size_t{rows} * kSlots * kInner);
+  // Slot 0 of the first row.
+  const auto slab = static_cast<std::uint32_t>(routing.chosen[0]);
+  const auto g = naive_rows<ElementType::kIQ2XXS>(w.gate.m, x.get(), nullptr, kWidth, slab);
+  const auto u = naive_rows<ElementType::kIQ2XXS>(w.up.m, x.get(), nullptr, kWidth, slab);
+  std::vector<double> expected(kInner);
+  for (std::uint32_t i = 0; i < kInner; ++i) {
+    const double a = std::min<double>(g[i], kLimit);
+    expected[i] = a / (1 + std::exp(-a)) * std::clamp<double>(u[i], -kLimit, kLimit) * kPairWeight;
+  }
+  for (const bool portable : {true, false}) {
+    mid.poison();
+    const double seconds = median_seconds(stream, [&] {
+      cuda::run_gated_tile_product(stream, "gated",
+                                   {.w = w.gate.m,
+                                    .up = w.up.m,
+                                    .x = x.get(),
+                                    .x_stride = kWidth,
+                                    .out_rounded = mid.get(),
+                                    .out_stride = kInner,
+                                    .experts = tiles,
+                                    .x_divisor = kSlots,
+                                    .limit = kLimit,
+                                    .weights = weights.get(),
+                                    .slots = kSlots,
+                                    .grid = grid_of_card().get(),
+                                    .portable = portable});
+    });
+    const std::vector<std::uint16_t> all = mid.download();
+    std::vector<double> found(kInner);
+    for (std::uint32_t i = 0; i < kInner; ++i)
+      found[i] = f16_to_f32(all[operand_column(i)]);
+    report(
+        "gate and up IQ2_XXS, " + std::to_string(rows) + way(portable), most, seconds,
+        4.0 * pairs * kInner * kWidth,
+        static_cast<double>(w.gate.bytes_of_all() + w.up.bytes_of_all()) * routing.share_touched() +
+            2.0 * rows * kWidth + 2.0 * pairs * kInner,
+        relative_distance(expected, found));
+  }
+}
+
+void down_case(cuda::Stream& stream,
+               const Ceilings& most,
+               const Experts& w,
+               const Routing& routing,
+               const cuda::ExpertTiles& tiles) {
+  const std::uint32_t rows = routing.rows;
+  const double pairs = static_cast<double>(rows) * Routing::kUsed;
+  const Device<std::uint16_t> mid(random_halves(std::size_t{rows} * kSlots * kInner, 2.0F, 6));
+  Device<float> out(std::size_t{rows} * kSlots * kWidth);
+  const auto slab = static_cast<std::uint32_t>(routing.chosen[0]);
+  auto expected = naive_rows<ElementType::kQ2K>(w.down.m, mid.get(), nullptr, kInner, slab);
+  expected.resize(kWidth);
+  for (const bool portable : {true, false}) {
+    out.poison();
+    const double seconds = median_seconds(stream, [&] {
+      cuda::run_tile_product(stream, "down",
+                             {.w = w.down.m,
+                              .x = mid.get(),
+                              .x_stride = kInner,
+                              .out = out.get(),
+                              .out_stride = kWidth,
+                              .experts = tiles,
+                              .grid = grid_of_card().get(),
+                              .portable = portable});
+    });
+    const std::vector<float> all = out.download();
+    report("down Q2_K, " + std::to_string(rows) + way(portable), most, seconds,
+           2.0 * pairs * kInner * kWidth,
+           static_cast<double>(w.down.bytes_of_all()) * routing.share_touched() +
+               2.0 * pairs * kInner + 4.0 * pairs * kWidth,
+           relative_distance(expected, std::vector<double>(all.begin(), all.begin() + kWidth)));
+  }
+}
+
+void expert_cases(cuda::Stream& stream,
+                  const Ceilings& most,
+                  const Experts& w,
+                  std::uint32_t rows) {
+  Routing routing(rows);
+  const double seconds = median_seconds(stream, [&] { routing.group(stream); });
+  std::printf("grouping %u rows: %.1f us\n", rows, seconds * 1e6);
+  const cuda::ExpertTiles tiles = routing.group(stream);
+  gate_up_case(stream, most, w, routing, tiles);
+  down_case(stream, most, w, routing, tiles);
+}
+
+}  // namespace
+
+void tile_ladder(cuda::Stream& stream, const Ceilings& most) {
+  for (const std::uint32_t rows : {32U, 2048U, 4096U}) {
+    dense_case<ElementType::kQ8_0>(stream, most, "query_b Q8_0", 32768, 1024, rows);
+    dense_case<ElementType::kQ8_0>(stream, most, "output_b Q8_0", 4096, 8192, rows);
+    dense_case<ElementType::kQ8_0>(stream, most, "query_a Q8_0", 1024, 4096, rows);
+    dense_case<ElementType::kF16>(stream, most, "index query F16 split", 8192, 1024, rows);
+    dense_case<ElementType::kF16>(stream, most, "compressor F16 split", 1024, 4096, rows);
+  }
+  const Experts experts;
+  for (const std::uint32_t rows : {32U, 2048U, 4096U, 8192U})
+    expert_cases(stream, most, experts, rows);
+}
+
+}  // namespace ds4::ladder
