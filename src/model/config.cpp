@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <functional>
 #include <optional>
 #include <string_view>
 
@@ -20,16 +21,66 @@ constexpr std::uint32_t kLayersMax = 1024;
 constexpr std::uint32_t kDimensionMax = 1U << 20;
 constexpr std::uint32_t kVocabMax = 1U << 22;
 
-// Reads the keys of one file, accepting the other dialect's names and logging each such step.
+// Names that earlier converters gave to the same keys.  Those that llama.cpp has settled on are
+// ours.
+struct KeyAlias {
+  std::string_view leaf;
+  std::string_view other;
+};
+constexpr std::array<KeyAlias, 6> kKeyAliases = {{
+    {"hyper_connection.count", "hyper_connection.mult"},
+    {"hyper_connection.sinkhorn_iterations", "hyper_connection.sinkhorn_iters"},
+    {"hyper_connection.epsilon", "hyper_connection.eps"},
+    {"attention.output_lora_rank", "attention.o_lora_rank"},
+    {"attention.compress_rope_freq_base", "rope.freq_base_compress"},
+    {"attention.compress_ratios", "attention.layer_compress_ratio"},
+}};
+
+// Reads the keys of one file, accepting other dialects' names and logging each such step.
 class MetadataReader {
  public:
   MetadataReader(const gguf::Reader& file, const LogSink& log) : file_(file), log_(log) {}
 
-  std::string key(std::string_view leaf) const { return fmt::format("deepseek4.{}", leaf); }
+  // The key under which the file holds a value: ours unless it has another dialect's alone.
+  std::string key(std::string_view leaf) const {
+    const std::string own = fmt::format("deepseek4.{}", leaf);
+    if (file_.contains(own)) return own;
+    for (const KeyAlias& alias : kKeyAliases) {
+      if (alias.leaf != leaf) continue;
+      std::string other = fmt::format("deepseek4.{}", alias.other);
+      if (!file_.contains(other)) continue;
+      ds4::log(log_, LogLevel::kInfo,
+               fmt::format("{}: taking {} for {}", file_.name(), other, own));
+      return other;
+    }
+    return own;
+  }
 
   std::uint32_t u32(std::string_view leaf, std::uint32_t max = kDimensionMax) const {
     const std::uint32_t value = file_.get_u32(key(leaf));
     return in_range(leaf, value, max);
+  }
+
+  // A dimension that some converters write once a layer.  All layers must agree.
+  std::uint32_t u32_of_layers(std::string_view leaf) const {
+    const gguf::Value* value = file_.find(key(leaf));
+    if (value == nullptr || value->type != gguf::ValueType::kArray) return u32(leaf);
+    const auto values = file_.get_u32_array(key(leaf));
+    if (values.empty() ||
+        std::adjacent_find(values.begin(), values.end(), std::not_equal_to<>()) != values.end()) {
+      throw Error(ErrorCode::kUnsupported,
+                  fmt::format("{}: {} differs between layers; expected one value", file_.name(),
+                              key(leaf)));
+    }
+    return in_range(leaf, values.front(), kDimensionMax);
+  }
+
+  // A value a layer, which some converters write once for all of `count`.
+  std::optional<std::vector<float>> f32_of_layers(std::string_view leaf, std::size_t count) const {
+    const gguf::Value* value = file_.find(key(leaf));
+    if (value == nullptr) return std::nullopt;
+    if (value->type == gguf::ValueType::kArray) return file_.get_f32_array(key(leaf));
+    return std::vector<float>(count, file_.get_f32(key(leaf)));
   }
 
   std::uint32_t u32_or(std::string_view leaf, std::uint32_t fallback, std::string_view why) const {
@@ -72,9 +123,21 @@ void check_architecture(const gguf::Reader& file) {
                   file.name(), found));
 }
 
+// Files that do not say how large the vocabulary is hold one embedding a token.
+std::uint32_t vocabulary(const MetadataReader& meta) {
+  const gguf::TensorInfo* embedding = meta.file().find_tensor("token_embd.weight");
+  if (meta.file().contains(meta.key("vocab_size")) || embedding == nullptr ||
+      embedding->shape.size() != 2 || embedding->shape[1] > kVocabMax)
+    return meta.u32("vocab_size", kVocabMax);
+  ds4::log(meta.log_sink(), LogLevel::kInfo,
+           fmt::format("{}: no {}; taking {} (the embeddings)", meta.file().name(),
+                       meta.key("vocab_size"), embedding->shape[1]));
+  return static_cast<std::uint32_t>(embedding->shape[1]);
+}
+
 void read_dimensions(const MetadataReader& meta, ModelConfig& c) {
   c.width = meta.u32("embedding_length");
-  c.vocab_size = meta.u32("vocab_size", kVocabMax);
+  c.vocab_size = vocabulary(meta);
   c.head_count = meta.u32("attention.head_count");
   c.head_dim = meta.u32("attention.key_length");
   c.rope_dim = meta.u32("rope.dimension_count");
@@ -87,7 +150,7 @@ void read_dimensions(const MetadataReader& meta, ModelConfig& c) {
   c.index_top_k = meta.u32("attention.indexer.top_k");
   c.expert_count = meta.u32("expert_count");
   c.experts_used = meta.u32("expert_used_count");
-  c.expert_width = meta.u32("expert_feed_forward_length");
+  c.expert_width = meta.u32_of_layers("expert_feed_forward_length");
   c.stream_count = meta.u32_or("hyper_connection.count", 4, "the family's value");
   c.sinkhorn_iterations =
       meta.u32_or("hyper_connection.sinkhorn_iterations", 20, "the family's value");
@@ -124,15 +187,16 @@ std::uint32_t main_layer_count(const MetadataReader& meta) {
           nullptr)
     return blocks;
   log(meta.log_sink(), LogLevel::kInfo,
-      fmt::format("{}: block_count {} includes {} MTP block(s)", meta.file().name(), blocks,
-                  extra));
+      fmt::format("{}: block_count {} includes {} MTP block(s), whose fused projection this engine "
+                  "does not run: no drafting with this file",
+                  meta.file().name(), blocks, extra));
   return blocks - extra;
 }
 
 void read_layers(const MetadataReader& meta, ModelConfig& c) {
   c.layer_count = main_layer_count(meta);
   const auto ratios = meta.file().get_u32_array(meta.key("attention.compress_ratios"));
-  const auto limits = meta.file().find_f32_array(meta.key("swiglu_clamp_exp"));
+  const auto limits = meta.f32_of_layers("swiglu_clamp_exp", ratios.size());
   const std::uint32_t hashed = meta.file().find_u32(meta.key("hash_layer_count")).value_or(0);
   if (ratios.size() < c.layer_count || (limits && limits->size() < c.layer_count)) {
     throw Error(

@@ -84,30 +84,49 @@ class Binder {
   bool contains(std::string_view leaf) const { return find(leaf) != nullptr; }
 
  private:
-  // The other dialect's names of the same tensors.
+  // Other dialects' names of the same tensors.  The names that llama.cpp has settled on are ours;
+  // these are of its earlier converters.
   struct Alias {
-    std::string_view leaf;
+    std::string_view stem;
     std::string_view other;
   };
-  static constexpr std::array<Alias, 6> kAliases = {{
-      {"output_hc_fn.weight", "hc_head_fn.weight"},
-      {"output_hc_base.weight", "hc_head_base.weight"},
-      {"output_hc_scale.weight", "hc_head_scale.weight"},
-      {"attn_sinks.weight", "attn_sinks"},
-      {"exp_probs_b.bias", "exp_probs_b.weight"},
-      {"attn_kv_a_norm.weight", "attn_kv_norm.weight"},
+  static constexpr std::array<Alias, 15> kAliases = {{
+      {"output_hc_fn", "hc_head_fn"},
+      {"output_hc_base", "hc_head_base"},
+      {"output_hc_scale", "hc_head_scale"},
+      {"attn_kv", "attn_kv_a_mqa"},
+      {"attn_kv_a_norm", "attn_kv_norm"},
+      {"attn_output_a", "attn_o_a"},
+      {"attn_output_b", "attn_o_b"},
+      {"attn_compressor_ape", "attn_compressor.ape"},
+      {"attn_compressor_kv", "attn_compressor.wkv"},
+      {"attn_compressor_gate", "attn_compressor.wgate"},
+      {"attn_compressor_norm", "attn_compressor.norm"},
+      {"indexer_compressor_ape", "indexer.compressor.ape"},
+      {"indexer_compressor_kv", "indexer.compressor.wkv"},
+      {"indexer_compressor_gate", "indexer.compressor.wgate"},
+      {"indexer_compressor_norm", "indexer.compressor.norm"},
   }};
 
   const gguf::TensorInfo* find(std::string_view leaf) const {
     if (const auto* tensor = file_.find_tensor(fmt::format("{}{}", prefix_, leaf))) return tensor;
+    const std::string_view stem = leaf.substr(0, leaf.rfind('.'));
+    if (const auto* tensor = find_other(leaf, stem)) return tensor;
     for (const Alias& alias : kAliases) {
-      if (alias.leaf != leaf) continue;
-      const std::string other = fmt::format("{}{}", prefix_, alias.other);
-      if (const auto* tensor = file_.find_tensor(other)) {
-        ds4::log(log_, LogLevel::kInfo,
-                 fmt::format("{}: taking {} for {}{}", file_.name(), other, prefix_, leaf));
-        return tensor;
-      }
+      if (alias.stem == stem) return find_other(leaf, alias.other);
+    }
+    return nullptr;
+  }
+
+  // A tensor of that stem with any of the endings in use, or without one; logged.
+  const gguf::TensorInfo* find_other(std::string_view leaf, std::string_view stem) const {
+    for (const std::string_view ending : {".weight", ".bias", ""}) {
+      const std::string other = fmt::format("{}{}{}", prefix_, stem, ending);
+      const auto* tensor = file_.find_tensor(other);
+      if (tensor == nullptr) continue;
+      ds4::log(log_, LogLevel::kInfo,
+               fmt::format("{}: taking {} for {}{}", file_.name(), other, prefix_, leaf));
+      return tensor;
     }
     return nullptr;
   }

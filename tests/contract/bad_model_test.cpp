@@ -24,12 +24,23 @@ struct Change {
   std::string retype_tensor = {};               // stored as I32
   std::string key = {};                         // replaced by ...
   std::function<void(gguf::Writer&)> set = {};  // ... this; none: dropped
+  // Names of keys and tensors in another dialect: text that is replaced in each of them.
+  std::vector<std::pair<std::string, std::string>> rename = {};
 };
+
+std::string renamed(std::string_view name, const Change& change) {
+  std::string result(name);
+  for (const auto& [from, to] : change.rename) {
+    const auto at = result.find(from);
+    if (at != std::string::npos) return result.replace(at, from.size(), to);
+  }
+  return result;
+}
 
 void copy_changed(const gguf::Reader& from, const std::filesystem::path& to, const Change& change) {
   gguf::Writer writer(to);
   for (const std::string_view key : from.keys())
-    if (key != change.key) writer.set(key, *from.find(key));
+    if (key != change.key) writer.set(renamed(key, change), *from.find(key));
   if (change.set) change.set(writer);
   std::vector<std::pair<std::size_t, const gguf::TensorInfo*>> tensors;
   for (const gguf::TensorInfo& tensor : from.tensors()) {
@@ -37,7 +48,7 @@ void copy_changed(const gguf::Reader& from, const std::filesystem::path& to, con
     auto shape = tensor.shape;
     if (tensor.name == change.reshape_tensor) std::swap(shape.at(0), shape.at(1));
     const ElementType type = tensor.name == change.retype_tensor ? ElementType::kI32 : *tensor.type;
-    tensors.emplace_back(writer.add_tensor(tensor.name, type, shape), &tensor);
+    tensors.emplace_back(writer.add_tensor(renamed(tensor.name, change), type, shape), &tensor);
   }
   writer.begin_data();
   for (const auto& [index, tensor] : tensors)
@@ -54,9 +65,13 @@ class BadModelTest : public testing::Test {
     copy_changed(model_.file(), path, change);
     const gguf::Reader file(path);
     std::filesystem::remove(path);
+    log_.clear();
+    const LogSink log = [this](LogLevel, std::string_view line) {
+      log_ += std::string(line) + "\n";
+    };
     try {
-      const ModelConfig config = read_config(file, {});
-      bind_weights(file, nullptr, config, {});
+      const ModelConfig config = read_config(file, log);
+      bind_weights(file, nullptr, config, log);
     } catch (const Error& error) {
       return error.what();
     }
@@ -64,6 +79,7 @@ class BadModelTest : public testing::Test {
   }
 
   test::RandomModel model_{test::small_shape()};
+  std::string log_;
 };
 
 using testing::AllOf;
@@ -123,6 +139,53 @@ TEST_F(BadModelTest, UnknownRatioIsNamed) {
                              w.set_u32_array("deepseek4.attention.compress_ratios", ratios);
                            }}),
               AllOf(HasSubstr("layer 3"), HasSubstr("64"), HasSubstr("0, 4 or 128")));
+}
+
+// What earlier converters called the same things; each use is logged.
+TEST_F(BadModelTest, OtherDialectsLoad) {
+  const std::vector<std::pair<std::string, std::string>> dialect{
+      {"hyper_connection.count", "hyper_connection.mult"},
+      {"hyper_connection.sinkhorn_iterations", "hyper_connection.sinkhorn_iters"},
+      {"hyper_connection.epsilon", "hyper_connection.eps"},
+      {"attention.output_lora_rank", "attention.o_lora_rank"},
+      {"attention.compress_rope_freq_base", "rope.freq_base_compress"},
+      {"attention.compress_ratios", "attention.layer_compress_ratio"},
+      {"output_hc_", "hc_head_"},
+      {"attn_kv.weight", "attn_kv_a_mqa.weight"},
+      {"attn_output_a", "attn_o_a"},
+      {"attn_output_b", "attn_o_b"},
+      {"attn_compressor_ape.weight", "attn_compressor.ape"},
+      {"attn_compressor_kv", "attn_compressor.wkv"},
+      {"attn_compressor_gate", "attn_compressor.wgate"},
+      {"attn_compressor_norm", "attn_compressor.norm"},
+      {"indexer_compressor_ape.weight", "indexer.compressor.ape"},
+      {"indexer_compressor_kv", "indexer.compressor.wkv"},
+      {"indexer_compressor_gate", "indexer.compressor.wgate"},
+      {"indexer_compressor_norm", "indexer.compressor.norm"},
+      {"attn_sinks.weight", "attn_sinks"},
+      {"exp_probs_b.bias", "exp_probs_b.weight"}};
+  for (const auto& name : dialect) {
+    EXPECT_EQ(refusal({.rename = {name}}), "") << name.second;
+    EXPECT_THAT(log_, AllOf(HasSubstr("taking"), HasSubstr(name.second), HasSubstr(name.first)));
+  }
+  EXPECT_EQ(refusal({.rename = dialect}), "");
+}
+
+TEST_F(BadModelTest, ValuesOfAllLayersMayStandOnceAndTheReverse) {
+  EXPECT_EQ(refusal({.key = "deepseek4.swiglu_clamp_exp",
+                     .set = [](auto& w) { w.set_f32("deepseek4.swiglu_clamp_exp", 10.0F); }}),
+            "");
+  const auto with_widths = [&](std::uint32_t last) {
+    const std::uint32_t width = model_.config().expert_width;
+    return refusal({.key = "deepseek4.expert_feed_forward_length", .set = [=](auto& w) {
+                      const std::uint32_t widths[] = {width, width, last};
+                      w.set_u32_array("deepseek4.expert_feed_forward_length", widths);
+                    }});
+  };
+  EXPECT_EQ(with_widths(model_.config().expert_width), "");
+  EXPECT_THAT(with_widths(7), HasSubstr("expert_feed_forward_length differs"));
+  EXPECT_EQ(refusal({.key = "deepseek4.vocab_size"}), "");
+  EXPECT_THAT(log_, HasSubstr("vocab_size"));
 }
 
 TEST_F(BadModelTest, ASliceOfTheLayersLoadsForThatSlice) {
