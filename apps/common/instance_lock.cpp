@@ -1,7 +1,6 @@
 #include "common/instance_lock.h"
 
 #include <cerrno>
-#include <cstdlib>
 #include <string>
 
 #include <fcntl.h>
@@ -10,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "common/environment.h"
 
 namespace ds4::app {
 
@@ -59,7 +59,7 @@ InstanceLock::~InstanceLock() {
 }
 
 std::filesystem::path InstanceLock::default_path() {
-  const char* const path = std::getenv("DS4_LOCK_FILE");
+  const char* const path = environment("DS4_LOCK_FILE");
   return path != nullptr ? path : "/tmp/ds4.lock";
 }
 

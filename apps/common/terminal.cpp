@@ -1,12 +1,12 @@
 #include "common/terminal.h"
 
-#include <cstdlib>
 #include <utility>
 
 #include <fmt/format.h>
 #include <unistd.h>
 
 #include "base/error.h"
+#include "common/environment.h"
 #include "common/output.h"
 
 namespace ds4::app {
@@ -21,11 +21,11 @@ Terminal Terminal::of(int descriptor, const char* no_colour, const char* term) {
 }
 
 Terminal Terminal::standard_output() {
-  return of(STDOUT_FILENO, std::getenv("NO_COLOR"), std::getenv("TERM"));
+  return of(STDOUT_FILENO, environment("NO_COLOR"), environment("TERM"));
 }
 
 Terminal Terminal::standard_error() {
-  return of(STDERR_FILENO, std::getenv("NO_COLOR"), std::getenv("TERM"));
+  return of(STDERR_FILENO, environment("NO_COLOR"), environment("TERM"));
 }
 
 std::string_view style_on(Style style) {

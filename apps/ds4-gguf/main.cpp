@@ -1,16 +1,10 @@
 // ds4-gguf: looks into GGUF files and makes them.
-#include <cstdio>
-#include <exception>
-
 #include <CLI/CLI.hpp>
 
-#include "base/error.h"
 #include "commands.h"
+#include "common/fence.h"
 
 namespace {
-
-constexpr int kExitFailure = 1;
-constexpr int kExitUsage = 2;
 
 int run(int argc, char** argv) {
   CLI::App app{"Looks into GGUF model files and makes them.", "ds4-gguf"};
@@ -25,21 +19,14 @@ int run(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? 0 : kExitUsage;
+    return app.exit(error) == 0 ? ds4::app::kExitDone : ds4::app::kExitUsage;
   }
-  return 0;
+  return ds4::app::kExitDone;
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  try {
-    return run(argc, argv);
-  } catch (const ds4::Error& error) {
-    std::fprintf(stderr, "ds4-gguf: %s\n", error.what());
-    return error.code() == ds4::ErrorCode::kInvalidArgument ? kExitUsage : kExitFailure;
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "ds4-gguf: internal error: %s\n", error.what());
-    return kExitFailure;
-  }
+  return ds4::app::run_fenced("ds4-gguf", ds4::ErrorCode::kInvalidArgument,
+                              [&] { return run(argc, argv); });
 }

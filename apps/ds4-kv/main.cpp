@@ -1,16 +1,10 @@
 // ds4-kv: looks after a directory of stored states and sessions.
-#include <cstdio>
-#include <exception>
-
 #include <CLI/CLI.hpp>
 
-#include "base/error.h"
 #include "commands.h"
+#include "common/fence.h"
 
 namespace {
-
-constexpr int kExitFailure = 1;
-constexpr int kExitUsage = 2;
 
 int run(int argc, char** argv) {
   CLI::App app{"Looks after a directory of stored model states and sessions.", "ds4-kv"};
@@ -27,21 +21,14 @@ int run(int argc, char** argv) {
   } catch (const CLI::RuntimeError& error) {
     return error.get_exit_code();
   } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? 0 : kExitUsage;
+    return app.exit(error) == 0 ? ds4::app::kExitDone : ds4::app::kExitUsage;
   }
-  return 0;
+  return ds4::app::kExitDone;
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  try {
-    return run(argc, argv);
-  } catch (const ds4::Error& error) {
-    std::fprintf(stderr, "ds4-kv: %s\n", error.what());
-    return error.code() == ds4::ErrorCode::kInvalidArgument ? kExitUsage : kExitFailure;
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "ds4-kv: internal error: %s\n", error.what());
-    return kExitFailure;
-  }
+  return ds4::app::run_fenced("ds4-kv", ds4::ErrorCode::kInvalidArgument,
+                              [&] { return run(argc, argv); });
 }

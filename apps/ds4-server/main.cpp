@@ -1,13 +1,13 @@
 // ds4-server: the OpenAI and Anthropic protocols over one local model.
 #include <atomic>
 #include <csignal>
-#include <exception>
 #include <thread>
 
 #include <fmt/format.h>
 #include <unistd.h>
 
 #include "base/error.h"
+#include "common/fence.h"
 #include "common/instance_lock.h"
 #include "common/output.h"
 #include "common/terminal.h"
@@ -109,19 +109,7 @@ int run(int argc, char** argv, const Terminal& notes) {
 }  // namespace ds4::app
 
 int main(int argc, char** argv) {
-  using namespace ds4;
-  const auto notes = app::Terminal::standard_error();
-  const auto complain = [&](std::string_view message, int exit_code) {
-    app::write_note(app::paint(notes, app::Style::kError, fmt::format("ds4-server: {}", message)) +
-                    "\n");
-    return exit_code;
-  };
-  try {
-    return app::run(argc, argv, notes);
-  } catch (const Error& error) {
-    return complain(error.what(),
-                    error.code() == ErrorCode::kBusy ? app::kExitUsage : app::kExitFailure);
-  } catch (const std::exception& error) {
-    return complain(fmt::format("internal error: {}", error.what()), app::kExitFailure);
-  }
+  using namespace ds4::app;
+  return run_fenced("ds4-server", ds4::ErrorCode::kBusy,
+                    [&] { return run(argc, argv, Terminal::standard_error()); });
 }

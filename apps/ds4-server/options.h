@@ -2,13 +2,12 @@
 #include <optional>
 #include <string>
 
+#include "common/fence.h"
 #include "runtime/open.h"
 #include "server/server.h"
 
 namespace ds4::app {
 
-inline constexpr int kExitFailure = 1;
-inline constexpr int kExitUsage = 2;
 inline constexpr int kExitDeviceLost = 3;
 inline constexpr int kExitSecondSignal = 130;
 

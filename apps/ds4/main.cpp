@@ -1,10 +1,8 @@
 // ds4: one answer, or a chat in the terminal.
-#include <exception>
-#include <new>
-
 #include <fmt/format.h>
 
 #include "base/error.h"
+#include "common/fence.h"
 #include "common/instance_lock.h"
 #include "common/output.h"
 #include "common/terminal.h"
@@ -13,11 +11,6 @@
 
 namespace ds4::app {
 namespace {
-
-int complain(const Terminal& terminal, std::string_view message, int exit_code) {
-  write_note(paint(terminal, Style::kError, fmt::format("ds4: {}", message)) + "\n");
-  return exit_code;
-}
 
 int run_with_model(const Options& options, const Terminal& notes) {
   const auto engine = open_engine(options.open);
@@ -60,13 +53,8 @@ int run_mode(Options options, const Terminal& notes) {
   if (options.mode == Mode::kPlan) return run_plan(options);
   if (options.mode == Mode::kInspect) return run_inspect(options);
   if (options.mode == Mode::kDumpTokens) return run_dump_tokens(options);
-  try {
-    const InstanceLock lock(InstanceLock::default_path());
-    return run_with_model(options, notes);
-  } catch (const Error& error) {
-    if (error.code() != ErrorCode::kBusy) throw;
-    return complain(notes, error.what(), kExitUsage);
-  }
+  const InstanceLock lock(InstanceLock::default_path());
+  return run_with_model(options, notes);
 }
 
 int run(int argc, char** argv) {
@@ -85,16 +73,6 @@ int run(int argc, char** argv) {
 }  // namespace ds4::app
 
 int main(int argc, char** argv) {
-  const auto notes = ds4::app::Terminal::standard_error();
-  try {
-    return ds4::app::run(argc, argv);
-  } catch (const ds4::Error& error) {
-    return ds4::app::complain(notes, error.what(), ds4::app::kExitFailure);
-  } catch (const std::bad_alloc&) {
-    return ds4::app::complain(notes, "out of memory; choose a smaller context with -c",
-                              ds4::app::kExitFailure);
-  } catch (const std::exception& error) {
-    return ds4::app::complain(notes, fmt::format("internal error: {}", error.what()),
-                              ds4::app::kExitFailure);
-  }
+  return ds4::app::run_fenced("ds4", ds4::ErrorCode::kBusy,
+                              [&] { return ds4::app::run(argc, argv); });
 }

@@ -8,12 +8,12 @@
 #include <fmt/format.h>
 
 #include "base/error.h"
+#include "common/fence.h"
 
 namespace ds4::app {
 
 namespace {
 
-constexpr int kExitUsage = 2;
 constexpr std::uint32_t kDraftMax = 16;
 constexpr float kSteeringMax = 100.0F;
 

@@ -1,7 +1,6 @@
 #include "repl.h"
 
 #include <cmath>
-#include <cstdlib>
 #include <utility>
 
 #include <fmt/format.h>
@@ -9,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "common/environment.h"
 #include "common/interrupt.h"
 #include "common/output.h"
 #include "prompt.h"
@@ -29,7 +29,7 @@ bool ends_program(const Error& error) {
 }
 
 std::filesystem::path history_path() {
-  const char* const home = std::getenv("HOME");
+  const char* const home = environment("HOME");
   if (home == nullptr || *home == '\0') return {};
   return std::filesystem::path(home) / ".ds4_history";
 }

@@ -4,15 +4,13 @@
 #include "answer.h"
 #include "answer_printer.h"
 #include "chat/render.h"
+#include "common/fence.h"
 #include "common/terminal.h"
 #include "engine/engine.h"
 #include "options.h"
 
 namespace ds4::app {
 
-inline constexpr int kExitDone = 0;
-inline constexpr int kExitFailure = 1;
-inline constexpr int kExitUsage = 2;
 inline constexpr int kExitInterrupted = 130;  // 128 + SIGINT, as shells count
 
 // What every mode that loads the model shares.  Made once, lives as long as the program.
