@@ -1,6 +1,7 @@
 // ds4-gguf logits: the logits of every position of a token list, for comparisons between programs.
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <map>
 #include <memory>
 #include <string>
@@ -28,15 +29,19 @@ struct Options {
 };
 
 std::vector<ds4::TokenId> read_ids(const std::string& path) {
-  std::vector<ds4::TokenId> tokens;
-  try {
-    const auto list = nlohmann::json::parse(ds4::read_text_file(path, kIdsFileBytesMax));
-    for (const auto& id : list.get<std::vector<std::int32_t>>())
-      tokens.push_back(ds4::TokenId{id});
-  } catch (const nlohmann::json::exception&) {
+  const auto list =
+      nlohmann::json::parse(ds4::read_text_file(path, kIdsFileBytesMax), nullptr, false);
+  const auto is_id = [](const nlohmann::json& value) {
+    return value.is_number_integer() && value >= 0 &&
+           value <= std::numeric_limits<std::int32_t>::max();
+  };
+  if (!list.is_array() || !std::all_of(list.begin(), list.end(), is_id)) {
     throw ds4::Error(ds4::ErrorCode::kBadFormat,
                      fmt::format("{}: expected a JSON list of token ids", path));
   }
+  std::vector<ds4::TokenId> tokens;
+  for (const auto& id : list)
+    tokens.push_back(ds4::TokenId{id.get<std::int32_t>()});
   if (tokens.empty())
     throw ds4::Error(ds4::ErrorCode::kBadFormat, fmt::format("{}: the list is empty", path));
   return tokens;

@@ -117,6 +117,35 @@ class ToolTest(unittest.TestCase):
         self.fails(2, "/dev/full is not a file", "synth", "--shape", "tiny", "--out", "/dev/full")
         self.fails(1, "none", "synth", "--shape", "tiny", "--out", self.folder / "none" / "x")
 
+    def test_logits(self):
+        ids = self.folder / "ids.json"
+        out = self.folder / "out.f32"
+        ids.write_text("[5, 70, 71, 300]")
+        results = []
+        for flags in (["--chunk", 1], ["--chunk", 3], ["--kv", "exact"]):
+            self.succeeds("logits", "-m", MODEL, "--ids", ids, "--out", out, *flags)
+            results.append(out.read_bytes())
+        self.assertEqual(results[0], results[1])
+        self.assertNotEqual(results[0], results[2])
+        self.assertEqual(len(results[0]) % (4 * 4), 0)
+
+    def test_logits_refuses_bad_input_and_leaves_nothing(self):
+        ids = self.folder / "ids.json"
+        out = self.folder / "out.f32"
+        run = ["logits", "-m", MODEL, "--ids", ids, "--out", out]
+        ids.write_text("[1, 99999999]")
+        self.fails(2, "token id 99999999", *run)
+        for text, message in (("[]", "empty"), ("{}", "JSON list"), ("[1,", "JSON list"),
+                              ("[1.5]", "JSON list"), ("[-1]", "JSON list"), ("[\"a\"]", "JSON list"),
+                              ("[4294967297]", "JSON list")):
+            ids.write_text(text)
+            with self.subTest(text=text):
+                self.fails(1, message, *run)
+        ids.write_text(json.dumps([7] * 400))
+        self.fails(1, "out.f32", *run, limit_bytes=1 << 16)
+        self.fails(1, "none.json", "logits", "-m", MODEL, "--ids", "none.json", "--out", out)
+        self.assertEqual([path.name for path in self.folder.iterdir()], ["ids.json"])
+
     def test_tokenize(self):
         text = self.succeeds("tokenize", "--tokenizer", MODEL, stdin='"A"\n""\n"<think>"\n')
         lines = [json.loads(line) for line in text.splitlines()]
@@ -138,6 +167,8 @@ class ToolTest(unittest.TestCase):
             self.skipTest(f"{GOLDEN} is not there")
         out = self.folder / "golden.gguf"
         mtp = self.folder / "mtp.gguf"
+        self.fails(1, "golden.gguf", "convert", "--hf", GOLDEN, "--out", out, limit_bytes=1 << 20)
+        self.assertEqual(list(self.folder.iterdir()), [])
         self.succeeds("convert", "--hf", GOLDEN, "--out", out, "--mtp-out", mtp, "--type", "experts=q2_k",
                       "--type", "blk.0.ffn_down_exps=q4_k")
         text = self.succeeds("inspect", "--tensors", out)
