@@ -1,18 +1,40 @@
+# With DS4_PCH, what most sources include is parsed once: for the modules, and once more with
+# GoogleTest for the tests.  For builds that are made from
+# nothing and thrown away; the other builds show that every source includes what it uses.
+if(DS4_PCH)
+  set(common_headers <algorithm> <array> <cstdint> <filesystem> <functional> <memory> <optional> <span>
+      <string> <string_view> <unordered_map> <variant> <vector> <fmt/format.h> <nlohmann/json.hpp>)
+  foreach(pch ds4_pch ds4_test_pch)
+    file(WRITE ${PROJECT_BINARY_DIR}/${pch}.cpp "")
+    add_library(${pch} STATIC ${PROJECT_BINARY_DIR}/${pch}.cpp)
+    target_link_libraries(${pch} PRIVATE fmt::fmt nlohmann_json::nlohmann_json)
+    target_precompile_headers(${pch} PRIVATE ${common_headers})
+  endforeach()
+  target_link_libraries(ds4_test_pch PRIVATE GTest::gtest GTest::gmock)
+  target_precompile_headers(ds4_test_pch PRIVATE <gtest/gtest.h> <gmock/gmock.h>)
+endif()
+
 # ds4_module(NAME DEPS mod... SOURCES x.cpp... TESTS x_test.cpp... LINK lib... LABELS label...)
 #
 # One call a folder under src/: a static library ds4_NAME in namespace ds4::NAME, and, when TESTS
 # are named, one GoogleTest program ds4_NAME_test.  DEPS is the whole list of modules that this one
 # may include and link; a module that does not exist yet stands on a higher floor, so a cycle
 # cannot be written, and tests/tidy reads the same list to check every #include.  LINK names
-# libraries from outside the tree.  LABELS are CTest labels (threads, slow, device).
+# libraries from outside the tree.  LABELS are CTest labels (threads, slow, device).  HOT modules are
+# optimised in sanitizer builds too.
 function(ds4_module name)
-  cmake_parse_arguments(M "" "" "DEPS;SOURCES;TESTS;LINK;LABELS" ${ARGN})
+  cmake_parse_arguments(M "HOT" "" "DEPS;SOURCES;TESTS;LINK;LABELS" ${ARGN})
   if(M_SOURCES)
     add_library(ds4_${name} STATIC ${M_SOURCES})
     set(kind PUBLIC)
   else()
     add_library(ds4_${name} INTERFACE)
     set(kind INTERFACE)
+  endif()
+  if(DS4_SANITIZE AND M_HOT)
+    target_compile_options(ds4_${name} PRIVATE -O1)
+  elseif(DS4_PCH AND M_SOURCES)
+    target_precompile_headers(ds4_${name} REUSE_FROM ds4_pch)
   endif()
   target_include_directories(ds4_${name} ${kind} ${PROJECT_SOURCE_DIR}/src ${PROJECT_SOURCE_DIR}/include)
   target_link_libraries(ds4_${name} ${kind} fmt::fmt Threads::Threads ${M_LINK})
@@ -38,6 +60,10 @@ function(ds4_test name)
   target_link_libraries(${name} PRIVATE ${T_LINK} GTest::gtest GTest::gmock GTest::gtest_main)
   # Test code compiles twice as fast unoptimised; what takes time when it runs is in the libraries.
   target_compile_options(${name} PRIVATE $<$<CONFIG:RelWithDebInfo>:-O0>)
+  if(DS4_PCH)
+    target_compile_options(${name} PRIVATE -fPIC)  # as the precompiled header
+    target_precompile_headers(${name} REUSE_FROM ds4_test_pch)
+  endif()
   set(labels unit ${T_LABELS})
   add_test(NAME ${name} COMMAND ${name} ${T_ARGS} WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
   set_tests_properties(${name} PROPERTIES LABELS "${labels}")
@@ -46,6 +72,13 @@ function(ds4_test name)
     add_dependencies(ds4_thread_tests ${name})
   endif()
 endfunction()
+
+# The source that makes a test program count allocations (tests/support/allocation_count.h).
+if(DS4_SANITIZE)
+  set(DS4_ALLOCATION_COUNT ${PROJECT_SOURCE_DIR}/tests/support/allocation_count_hook.cpp)
+else()
+  set(DS4_ALLOCATION_COUNT ${PROJECT_SOURCE_DIR}/tests/support/allocation_count_new.cpp)
+endif()
 
 add_custom_target(ds4_unit_tests)
 add_custom_target(ds4_thread_tests)

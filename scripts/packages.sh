@@ -17,7 +17,7 @@ ds4_packages() {
     prometheus-cpp-dev libmd4c-dev libgtest-dev libgmock-dev libbenchmark-dev python3
   if [ "$kind" = check ]; then
     # The tree is formatted by clang-format 14, which both systems have under this name.
-    echo clang clang-tidy clang-format-14 "$runtime"
+    echo clang clang-tidy clang-format-14 lld "$runtime"
   fi
 }
 

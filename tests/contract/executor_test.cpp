@@ -201,9 +201,14 @@ TEST(ExecutorLongTest, BoundariesOfThePublishedSelection) {
   for (std::uint32_t n = 2046; n <= 2054; ++n) {
     const SequenceId sequence = executor->open_sequence(2100);
     ASSERT_EQ(run(*executor, sequence, tokens, 0, n), expected[n - 1]) << n;
-    for (std::uint32_t p = n; p < n + 3; ++p)
+    const SequenceId restored = executor->open_sequence(2100);
+    copy_state(*executor, sequence, *executor, restored);
+    for (std::uint32_t p = n; p < n + 3; ++p) {
       ASSERT_EQ(run(*executor, sequence, tokens, p, p + 1), expected[p]) << n;
+      ASSERT_EQ(run(*executor, restored, tokens, p, p + 1), expected[p]) << n << " restored";
+    }
     executor->close_sequence(sequence);
+    executor->close_sequence(restored);
   }
 }
 

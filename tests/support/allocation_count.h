@@ -3,9 +3,10 @@
 
 namespace ds4::test {
 
-// Calls of operator new, in any form and on any thread, since the program started.  Linking
-// allocation_count.cpp into a test program replaces the global operators, so that a test can hold
-// code to "allocates nothing": take the count before and after.
+// Allocations on any thread since the program started, so that a test can hold code to "allocates
+// nothing": take the count before and after.  A test program that asks names
+// ${DS4_ALLOCATION_COUNT} among its sources: a file that replaces the global operators or, where a
+// sanitizer has done so already, listens to its allocator.
 std::uint64_t allocation_count();
 
 }  // namespace ds4::test

@@ -1,9 +1,9 @@
-#include "tests/support/allocation_count.h"
-
 #include <atomic>
 #include <cstddef>
 #include <cstdlib>
 #include <new>
+
+#include "tests/support/allocation_count.h"
 
 namespace {
 
