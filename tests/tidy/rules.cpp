@@ -57,7 +57,7 @@ struct Home {
 
 const std::vector<Home>& homes() {
   static const std::vector<Home> kHomes = {
-      {"cuda", {"src/cuda/"}, "CUDA stays in src/cuda"},
+      {"cuda", {"src/cuda/", "bench/kernels/"}, "CUDA stays in src/cuda and bench/kernels"},
       {"cublas", {"src/cuda/"}, "CUDA stays in src/cuda"},
       {"nccl", {"src/cuda/"}, "CUDA stays in src/cuda"},
       {"cub/", {"src/cuda/"}, "CUDA stays in src/cuda"},
