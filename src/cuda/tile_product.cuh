@@ -372,10 +372,9 @@ constexpr int resident_blocks(std::uint32_t rows) {
 inline constexpr std::size_t kGroupAlignment = 1024;
 template <bool kGroup>
 DS4_DEVICE std::uint16_t* first_stage() {
-  auto address = reinterpret_cast<std::uintptr_t>(dynamic_shared());
-  if constexpr (kGroup)
-    address = (address + kGroupAlignment - 1) / kGroupAlignment * kGroupAlignment;
-  return reinterpret_cast<std::uint16_t*>(address);
+  std::byte* memory = dynamic_shared();
+  if constexpr (kGroup) memory += (0 - shared_address(memory)) % kGroupAlignment;
+  return reinterpret_cast<std::uint16_t*>(memory);
 }
 
 // Groups of columns whose codes are asked for ahead: where few blocks run, more have to be under

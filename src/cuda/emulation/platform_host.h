@@ -208,4 +208,13 @@ struct alignas(8) Float2 {
   float x, y;
 };
 
+inline std::uint32_t shared_address(const void* shared) {
+  return static_cast<std::uint32_t>(reinterpret_cast<std::uintptr_t>(shared));
+}
+inline std::uint64_t describe_columns(const std::uint16_t*, std::uint32_t, std::uint32_t) {
+  return 0;
+}
+template <std::uint32_t kColumns, int kByColumns, std::uint32_t kTiles>
+void group_multiply_shared(float (&)[kTiles][4], std::uint64_t, std::uint64_t) {}
+
 }  // namespace ds4::cuda
