@@ -253,8 +253,8 @@ DS4_DEVICE void multiply_scores(Shared<4, true>& s, float (&dots)[4][4]) {
   for (std::uint32_t block = 0; block < kHeadDim / kBlock; ++block)
 #pragma unroll
     for (std::uint32_t step = 0; step < kBlock / 16; ++step)
-      group_multiply_shared<32, 0>(dots, describe_rows(&s.query[block][0][0], step),
-                                   describe_rows(&s.rows[block][first_row][0], step));
+      group_multiply_shared<0>(dots, describe_rows(&s.query[block][0][0], step),
+                               describe_rows(&s.rows[block][first_row][0], step));
   group_commit();
   group_wait<0>();
   fence_all(dots);
@@ -329,9 +329,8 @@ DS4_DEVICE void multiply_values(Shared<4, true>& s, float (&out)[32][4]) {
   group_begin();
 #pragma unroll
   for (std::uint32_t step = 0; step < kTile / 16; ++step)
-    group_multiply_shared<256, 1>(
-        out, describe_rows(&s.weights[0][0], step),
-        describe_columns(&s.rows[first_block][0][0], step, sizeof s.rows[0]));
+    group_multiply_shared<1>(out, describe_rows(&s.weights[0][0], step),
+                             describe_columns(&s.rows[first_block][0][0], step, sizeof s.rows[0]));
   group_commit();
   group_wait<0>();
   fence_all(out);

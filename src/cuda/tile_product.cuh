@@ -236,7 +236,7 @@ DS4_DEVICE void multiply_rows_by_group(const std::uint32_t (&a)[2][2][4],
     const std::uint64_t b = describe_rows(stage, half * 2 + i);
 #pragma unroll
     for (int m = 0; m < 2; ++m)
-      group_multiply<kRows>(sum[m], a[m][i], b);
+      group_multiply(sum[m], a[m][i], b);
   }
   group_commit();
 }
