@@ -12,8 +12,13 @@
 // times a power of two, and f16): one warp a row, a lane 16 values.  Where blocks have many tiles,
 // the next one's packed rows come to shared memory while a tile is worked on.  Scores: warp (m, s)
 // makes heads of tile m by 8 * kTiles rows.  The softmax runs online per head; then warp (m, s)
-// adds its 64 * kTiles channels of P * rows, transposed matrix loads giving the values. Shared: (64
-// + 16 kTiles) rows of 1040 bytes, scores, probabilities: 90 KiB (kTiles 1), 160 (4).
+// adds its 64 * kTiles channels of P * rows, transposed matrix loads giving the values.  Shared:
+// (64 + 16 kTiles) rows of 1040 bytes, scores, probabilities: 90 KiB (kTiles 1), 197 with the rows
+// ahead (4).
+//
+// Where the card has them (kGroup) two warpgroups do the same with their own instructions: the one
+// makes scores of the first 32 rows and the first 256 channels, the other the rest.  Operands lie
+// in shared memory in the order that these want; sums are in the same registers.
 //
 // With splits, blocks leave unnormalised parts that a second launch adds in split order.  Which
 // tile goes to which split follows from the row's own position, never from the batch.
