@@ -1,7 +1,8 @@
 // Attention of a chunk and the indexer's choice, at the state that a long prompt leaves.
 //
 //   reference   on the host, in f64, for three rows
-//   tiles       src/cuda/attend.cu, src/cuda/select.cu
+//   tiles       src/cuda/attend.cu, src/cuda/select.cu by warps' matrix instructions
+//   groups      the former by warpgroups', where the card has them
 #include <cmath>
 #include <numeric>
 #include <random>
@@ -235,39 +236,6 @@ void attend_case(cuda::Stream& stream, const Ceilings& most, const Chunk& chunk)
   const std::vector<std::int32_t> selection = random_selection(chunk);
   const Device<std::int32_t> selected(selection);
   Device<std::uint16_t> heads(query.size());
-  heads.poison();
-  cuda::DeviceInfo device;
-  device.shared_bytes_max = 227 * 1024;
-  device.multiprocessors = 132;
-  const double seconds = median_seconds(stream, [&] {
-    cuda::attend_rows(stream, device,
-                      {.step = chunk.step(),
-                       .ratio = chunk.ratio,
-                       .head_count = kHeads,
-                       .top_k = kTopK,
-                       .frequencies = turns.get(),
-                       .sinks = sinks.get(),
-                       .query = query_rows.get(),
-                       .raw_query = true,
-                       .epsilon = 1e-6F,
-                       .fresh_rows = chunk.fresh_rows.get(),
-                       .selection = selected.get(),
-                       .heads_rounded = heads.get()});
-  });
-  const std::vector<std::uint16_t> all = heads.download();
-  double error = 0;
-  double size = 0;
-  for (const std::uint32_t r : kChecked)
-    for (const std::uint32_t head : {0U, 17U, 63U}) {
-      const auto expected = attended(chunk, selection, query, frequencies, r, head);
-      const std::size_t at = (std::size_t{r} * kHeads + head) * kHeadDim;
-      for (std::uint32_t c = 0; c < kHeadDim; ++c) {
-        const std::size_t place = at + c / 32 * 32 + cuda::operand_pair(c % 32 / 2) * 2 + c % 2;
-        const double difference = expected[c] - f16_to_f32(all[place]);
-        error += std::isfinite(difference) ? difference * difference : 1e30;
-        size += expected[c] * expected[c];
-      }
-    }
   double tiles = 0;
   for (std::uint32_t r = 0; r < chunk.rows; ++r) {
     const std::uint32_t position = chunk.first + r;
@@ -275,9 +243,45 @@ void attend_case(cuda::Stream& stream, const Ceilings& most, const Chunk& chunk)
     if (chunk.ratio == 4) count = std::min(count, kTopK);
     tiles += std::min(position + 1, kWindow) + count;
   }
-  print("attention, ratio " + std::to_string(chunk.ratio) + ", " + std::to_string(chunk.rows) +
-            " rows from " + std::to_string(chunk.first),
-        seconds, tiles * kHeads * kHeadDim * 4, most, std::sqrt(error / size), 3e-3);
+  for (const bool portable : {true, false}) {
+    heads.poison();
+    cuda::DeviceInfo device;
+    device.shared_bytes_max = 227 * 1024;
+    device.multiprocessors = 132;
+    const double seconds = median_seconds(stream, [&] {
+      cuda::attend_rows(stream, device,
+                        {.step = chunk.step(),
+                         .ratio = chunk.ratio,
+                         .head_count = kHeads,
+                         .top_k = kTopK,
+                         .frequencies = turns.get(),
+                         .sinks = sinks.get(),
+                         .query = query_rows.get(),
+                         .raw_query = true,
+                         .epsilon = 1e-6F,
+                         .fresh_rows = chunk.fresh_rows.get(),
+                         .selection = selected.get(),
+                         .heads_rounded = heads.get(),
+                         .portable = portable});
+    });
+    const std::vector<std::uint16_t> all = heads.download();
+    double error = 0;
+    double size = 0;
+    for (const std::uint32_t r : kChecked)
+      for (const std::uint32_t head : {0U, 17U, 63U}) {
+        const auto expected = attended(chunk, selection, query, frequencies, r, head);
+        const std::size_t at = (std::size_t{r} * kHeads + head) * kHeadDim;
+        for (std::uint32_t c = 0; c < kHeadDim; ++c) {
+          const std::size_t place = at + c / 32 * 32 + cuda::operand_pair(c % 32 / 2) * 2 + c % 2;
+          const double difference = expected[c] - f16_to_f32(all[place]);
+          error += std::isfinite(difference) ? difference * difference : 1e30;
+          size += expected[c] * expected[c];
+        }
+      }
+    print("attention, ratio " + std::to_string(chunk.ratio) + ", " + std::to_string(chunk.rows) +
+              " rows from " + std::to_string(chunk.first) + (portable ? ", tiles" : ", groups"),
+          seconds, tiles * kHeads * kHeadDim * 4, most, std::sqrt(error / size), 3e-3);
+  }
 }
 
 void select_case(cuda::Stream& stream, const Ceilings& most, const Chunk& chunk) {

@@ -12,8 +12,13 @@
 // times a power of two, and f16): one warp a row, a lane 16 values.  Where blocks have many tiles,
 // the next one's packed rows come to shared memory while a tile is worked on.  Scores: warp (m, s)
 // makes heads of tile m by 8 * kTiles rows.  The softmax runs online per head; then warp (m, s)
-// adds its 64 * kTiles channels of P * rows, transposed matrix loads giving the values. Shared: (64
-// + 16 kTiles) rows of 1040 bytes, scores, probabilities: 90 KiB (kTiles 1), 160 (4).
+// adds its 64 * kTiles channels of P * rows, transposed matrix loads giving the values.  Shared:
+// (64 + 16 kTiles) rows of 1040 bytes, scores, probabilities: 90 KiB (kTiles 1), 197 with the rows
+// ahead (4).
+//
+// Where the card has them (kGroup) two warpgroups do the same with their own instructions: the one
+// makes scores of the first 32 rows and the first 256 channels, the other the rest.  Operands lie
+// in shared memory in the order that these want; sums are in the same registers.
 //
 // With splits, blocks leave unnormalised parts that a second launch adds in split order.  Which
 // tile goes to which split follows from the row's own position, never from the batch.
@@ -33,12 +38,45 @@ constexpr std::uint32_t kScorePitch = kTile + 4;   // floats
 constexpr std::uint32_t kWeightPitch = kTile + 8;  // halves
 constexpr float kScale = 0.044194173824159216F;    // 1 / sqrt(512)
 
-template <std::uint32_t kTiles>
-struct Shared {
+// Rows, queries and probabilities as f16, in the order that load_tiles() likes: rows are padded so
+// that eight of them fall in different banks.
+template <std::uint32_t kTiles, bool kGroup>
+struct Operands {
   std::uint16_t rows[kTile][kPitch];
   std::uint16_t query[kTiles * 16][kPitch];
-  float scores[kTiles * 16][kScorePitch];
   std::uint16_t weights[kTiles * 16][kWeightPitch];
+
+  // Eight channels from `c`, a multiple of 8, on; four of a query.
+  DS4_DEVICE std::uint16_t* row(std::uint32_t i, std::uint32_t c) { return &rows[i][c]; }
+  DS4_DEVICE std::uint16_t* head(std::uint32_t h, std::uint32_t c) { return &query[h][c]; }
+  DS4_DEVICE std::uint16_t* weight(std::uint32_t h, std::uint32_t i) { return &weights[h][i]; }
+};
+
+// The same in the order of warpgroup instructions (describe_rows()): blocks of 64 channels.
+inline constexpr std::uint32_t kBlock = 64;
+template <>
+struct Operands<4, true> {
+  alignas(1024) std::uint16_t rows[kHeadDim / kBlock][kTile][kBlock];
+  alignas(1024) std::uint16_t query[kHeadDim / kBlock][64][kBlock];
+  alignas(1024) std::uint16_t weights[64][kTile];
+
+  static DS4_DEVICE std::uint32_t place(std::uint32_t row, std::uint32_t c) {
+    return ((c / 8) ^ (row % 8)) * 8 + c % 8;
+  }
+  DS4_DEVICE std::uint16_t* row(std::uint32_t i, std::uint32_t c) {
+    return &rows[c / kBlock][i][place(i, c % kBlock)];
+  }
+  DS4_DEVICE std::uint16_t* head(std::uint32_t h, std::uint32_t c) {
+    return &query[c / kBlock][h][place(h, c % kBlock)];
+  }
+  DS4_DEVICE std::uint16_t* weight(std::uint32_t h, std::uint32_t i) {
+    return &weights[h][place(h, i)];
+  }
+};
+
+template <std::uint32_t kTiles, bool kGroup>
+struct Shared : Operands<kTiles, kGroup> {
+  float scores[kTiles * 16][kScorePitch];
   float largest[kTiles * 16];
   float sum[kTiles * 16];
   float keep[kTiles * 16];
@@ -92,10 +130,10 @@ DS4_DEVICE std::uint32_t halves_of_codes(std::uint32_t codes) {
   return (spread & 0x80008000U) | ((spread & 0x7F007F00U) >> 1);
 }
 
-// One packed row to f16, by a warp.
-DS4_DEVICE void unpack_row(const std::byte* from, std::uint16_t* to) {
+// One packed row to row `i` of the tile as f16, by a warp: 16 channels a lane.
+template <class S>
+DS4_DEVICE void unpack_row(const std::byte* from, std::uint32_t i, S& s) {
   const std::uint32_t lane = threadIdx.x % 32;
-  Words4* out;
   std::uint32_t pairs[8];
   if (lane < 28) {
     const auto* codes = reinterpret_cast<const Words2*>(from + lane * 16);
@@ -106,9 +144,8 @@ DS4_DEVICE void unpack_row(const std::byte* from, std::uint16_t* to) {
     const std::uint32_t scale = pack_half2(scale_value, scale_value);
     const std::uint32_t words[4] = {a.x, a.y, b.x, b.y};
 #pragma unroll
-    for (int i = 0; i < 8; ++i)
-      pairs[i] = multiply_half2(halves_of_codes((words[i / 2] >> (16 * (i % 2))) & 0xFFFF), scale);
-    out = reinterpret_cast<Words4*>(to + lane * 16);
+    for (int k = 0; k < 8; ++k)
+      pairs[k] = multiply_half2(halves_of_codes((words[k / 2] >> (16 * (k % 2))) & 0xFFFF), scale);
   } else {
     const auto* values = reinterpret_cast<const Words2*>(from + kNopeDim + 8 + (lane - 28) * 32);
     const float scale = power_of_two(static_cast<int>(from[kNopeDim + 7]) - 127);
@@ -117,24 +154,20 @@ DS4_DEVICE void unpack_row(const std::byte* from, std::uint16_t* to) {
                         static_cast<float>(static_cast<std::int16_t>(codes >> 16)) * scale);
     };
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const Words2 v = values[i];
-      pairs[2 * i] = pair_of(v.x);
-      pairs[2 * i + 1] = pair_of(v.y);
+    for (int k = 0; k < 4; ++k) {
+      const Words2 v = values[k];
+      pairs[2 * k] = pair_of(v.x);
+      pairs[2 * k + 1] = pair_of(v.y);
     }
-    out = reinterpret_cast<Words4*>(to + kNopeDim + (lane - 28) * 16);
   }
-  out[0] = {pairs[0], pairs[1], pairs[2], pairs[3]};
-  out[1] = {pairs[4], pairs[5], pairs[6], pairs[7]};
+  *reinterpret_cast<Words4*>(s.row(i, lane * 16)) = {pairs[0], pairs[1], pairs[2], pairs[3]};
+  *reinterpret_cast<Words4*>(s.row(i, lane * 16 + 8)) = {pairs[4], pairs[5], pairs[6], pairs[7]};
 }
 
 // A head's query to f16 by a warp, normalised and rotated first where it is raw: lane l has values
 // 4 * l + 128 * k .. 4 * l + 128 * k + 3.
-template <std::uint32_t kTiles>
-DS4_DEVICE void load_head(const AttendJob& job,
-                          const float* from,
-                          std::uint32_t h,
-                          Shared<kTiles>& s) {
+template <class S>
+DS4_DEVICE void load_head(const AttendJob& job, const float* from, std::uint32_t h, S& s) {
   const std::uint32_t lane = threadIdx.x % 32;
   Float4 v[4];
 #pragma unroll
@@ -155,17 +188,14 @@ DS4_DEVICE void load_head(const AttendJob& job,
   }
 #pragma unroll
   for (std::uint32_t k = 0; k < 4; ++k)
-    *reinterpret_cast<Words2*>(&s.query[h][lane * 4 + k * 128]) = {
+    *reinterpret_cast<Words2*>(s.head(h, lane * 4 + k * 128)) = {
         pack_half2(v[k].x * inverse, v[k].y * inverse),
         pack_half2(v[k].z * inverse, v[k].w * inverse)};
 }
 
-template <std::uint32_t kTiles>
-DS4_DEVICE void load_query(const AttendJob& job,
-                           const StepRow& row,
-                           std::uint32_t r,
-                           std::uint32_t first_head,
-                           Shared<kTiles>& s) {
+template <std::uint32_t kTiles, class S>
+DS4_DEVICE void load_query(
+    const AttendJob& job, const StepRow& row, std::uint32_t r, std::uint32_t first_head, S& s) {
   if (threadIdx.x < kRopeDim / 2) {
     float* turn = s.turns[threadIdx.x];
     sine_cosine(static_cast<float>(row.position) * job.frequencies[threadIdx.x], &turn[1],
@@ -184,14 +214,22 @@ DS4_DEVICE void load_query(const AttendJob& job,
   }
 }
 
+// Holds sums in place between instructions that run in the background.
+template <std::uint32_t kCount>
+DS4_DEVICE void fence_all(float (&sums)[kCount][4]) {
+#pragma unroll
+  for (std::uint32_t n = 0; n < kCount; ++n)
+#pragma unroll
+    for (std::uint32_t i = 0; i < 4; ++i)
+      group_fence(sums[n][i]);
+}
+
 // Scores of the tile: warp (m, part) makes 16 heads by 8 * kTiles rows.
 template <std::uint32_t kTiles>
-DS4_DEVICE void score_tile(Shared<kTiles>& s) {
-  const std::uint32_t warp = threadIdx.x / 32;
+DS4_DEVICE void multiply_scores(Shared<kTiles, false>& s, float (&dots)[kTiles][4]) {
   const std::uint32_t lane = threadIdx.x % 32;
-  const std::uint32_t m = warp % kTiles;
-  const std::uint32_t first_row = warp / kTiles * (8 * kTiles);
-  float dots[kTiles][4] = {};
+  const std::uint32_t m = threadIdx.x / 32 % kTiles;
+  const std::uint32_t first_row = threadIdx.x / 32 / kTiles * (8 * kTiles);
   const std::uint16_t* a_row = &s.query[m * 16 + lane % 16][lane / 16 * 8];
 #pragma unroll 4
   for (std::uint32_t c = 0; c < kHeadDim; c += 32) {
@@ -209,6 +247,31 @@ DS4_DEVICE void score_tile(Shared<kTiles>& s) {
       multiply_tile(dots[n], a[1], b1);
     }
   }
+}
+
+// The same by warpgroups.
+DS4_DEVICE void multiply_scores(Shared<4, true>& s, float (&dots)[4][4]) {
+  const std::uint32_t first_row = threadIdx.x / 128 * 32;
+  fence_all(dots);
+  group_begin();
+#pragma unroll
+  for (std::uint32_t block = 0; block < kHeadDim / kBlock; ++block)
+#pragma unroll
+    for (std::uint32_t step = 0; step < kBlock / 16; ++step)
+      group_multiply_shared<0>(dots, describe_rows(&s.query[block][0][0], step),
+                               describe_rows(&s.rows[block][first_row][0], step));
+  group_commit();
+  group_wait<0>();
+  fence_all(dots);
+}
+
+template <std::uint32_t kTiles, bool kGroup>
+DS4_DEVICE void score_tile(Shared<kTiles, kGroup>& s) {
+  const std::uint32_t lane = threadIdx.x % 32;
+  const std::uint32_t m = threadIdx.x / 32 % kTiles;
+  const std::uint32_t first_row = threadIdx.x / 32 / kTiles * (8 * kTiles);
+  float dots[kTiles][4] = {};
+  multiply_scores(s, dots);
 #pragma unroll
   for (std::uint32_t n = 0; n < kTiles; ++n)
 #pragma unroll
@@ -218,8 +281,8 @@ DS4_DEVICE void score_tile(Shared<kTiles>& s) {
 }
 
 // Probabilities of the tile, short of the final sum; a warp takes whole heads.
-template <std::uint32_t kTiles>
-DS4_DEVICE void weigh_tile(Shared<kTiles>& s, std::uint32_t count) {
+template <std::uint32_t kTiles, bool kGroup>
+DS4_DEVICE void weigh_tile(Shared<kTiles, kGroup>& s, std::uint32_t count) {
   const std::uint32_t lane = threadIdx.x % 32;
   for (std::uint32_t h = threadIdx.x / 32; h < kTiles * 16; h += kThreads / 32) {
     const float a = lane < count ? s.scores[h][lane] : -INFINITY;
@@ -229,8 +292,8 @@ DS4_DEVICE void weigh_tile(Shared<kTiles>& s, std::uint32_t count) {
     const float pa = expf(a - largest);
     const float pb = expf(b - largest);
     const float sum = warp_sum(pa + pb);
-    s.weights[h][lane] = float_to_half(pa);
-    s.weights[h][lane + 32] = float_to_half(pb);
+    *s.weight(h, lane) = float_to_half(pa);
+    *s.weight(h, lane + 32) = float_to_half(pb);
     warp_sync();
     if (lane == 0) {
       const float keep = expf(before - largest);
@@ -243,20 +306,11 @@ DS4_DEVICE void weigh_tile(Shared<kTiles>& s, std::uint32_t count) {
 
 // out[m heads][64 * kTiles channels of the warp] += weights * rows
 template <std::uint32_t kTiles>
-DS4_DEVICE void add_tile(Shared<kTiles>& s, float (&out)[8 * kTiles][4]) {
+DS4_DEVICE void multiply_values(Shared<kTiles, false>& s, float (&out)[8 * kTiles][4]) {
   const std::uint32_t warp = threadIdx.x / 32;
   const std::uint32_t lane = threadIdx.x % 32;
   const std::uint32_t m = warp % kTiles;
   const std::uint32_t first_channel = warp / kTiles * (64 * kTiles);
-  const float keep_low = s.keep[m * 16 + lane / 4];
-  const float keep_high = s.keep[m * 16 + lane / 4 + 8];
-#pragma unroll
-  for (std::uint32_t n = 0; n < 8 * kTiles; ++n) {
-    out[n][0] *= keep_low;
-    out[n][1] *= keep_low;
-    out[n][2] *= keep_high;
-    out[n][3] *= keep_high;
-  }
 #pragma unroll
   for (std::uint32_t k = 0; k < kTile; k += 16) {
     std::uint32_t a[4];
@@ -273,6 +327,36 @@ DS4_DEVICE void add_tile(Shared<kTiles>& s, float (&out)[8 * kTiles][4]) {
   }
 }
 
+// The same by warpgroups, each half of the channels.
+DS4_DEVICE void multiply_values(Shared<4, true>& s, float (&out)[32][4]) {
+  const std::uint32_t first_block = threadIdx.x / 128 * 4;
+  fence_all(out);
+  group_begin();
+#pragma unroll
+  for (std::uint32_t step = 0; step < kTile / 16; ++step)
+    group_multiply_shared<1>(out, describe_rows(&s.weights[0][0], step),
+                             describe_columns(&s.rows[first_block][0][0], step, sizeof s.rows[0]));
+  group_commit();
+  group_wait<0>();
+  fence_all(out);
+}
+
+template <std::uint32_t kTiles, bool kGroup>
+DS4_DEVICE void add_tile(Shared<kTiles, kGroup>& s, float (&out)[8 * kTiles][4]) {
+  const std::uint32_t lane = threadIdx.x % 32;
+  const std::uint32_t m = threadIdx.x / 32 % kTiles;
+  const float keep_low = s.keep[m * 16 + lane / 4];
+  const float keep_high = s.keep[m * 16 + lane / 4 + 8];
+#pragma unroll
+  for (std::uint32_t n = 0; n < 8 * kTiles; ++n) {
+    out[n][0] *= keep_low;
+    out[n][1] *= keep_low;
+    out[n][2] *= keep_high;
+    out[n][3] *= keep_high;
+  }
+  multiply_values(s, out);
+}
+
 // Two neighbouring channels of a finished head.
 DS4_DEVICE void write_channels(const AttendJob& job, std::size_t at, float a, float b) {
   if (job.heads_rounded != nullptr) {
@@ -285,11 +369,11 @@ DS4_DEVICE void write_channels(const AttendJob& job, std::size_t at, float a, fl
 }
 
 // The block's result: final heads, or a part of them.
-template <std::uint32_t kTiles>
+template <std::uint32_t kTiles, class S>
 DS4_DEVICE void write_heads(const AttendJob& job,
                             std::uint32_t r,
                             std::uint32_t first_head,
-                            const Shared<kTiles>& s,
+                            const S& s,
                             float (&out)[8 * kTiles][4]) {
   const std::uint32_t warp = threadIdx.x / 32;
   const std::uint32_t lane = threadIdx.x % 32;
@@ -331,16 +415,25 @@ DS4_DEVICE void write_heads(const AttendJob& job,
   }
 }
 
+// Matrix instructions that read shared memory want it aligned to 1024 bytes.
+constexpr std::size_t kGroupAlignment = 1024;
+template <std::uint32_t kTiles, bool kGroup>
+DS4_DEVICE Shared<kTiles, kGroup>& shared_memory() {
+  std::byte* memory = dynamic_shared();
+  if constexpr (kGroup) memory += (0 - shared_address(memory)) % kGroupAlignment;
+  return *reinterpret_cast<Shared<kTiles, kGroup>*>(memory);
+}
+
 // The tile from visible row `first` on to shared memory in the background, a warp eight rows.  Rows
 // past the end repeat the last one: their weights are zero, and shared memory stays finite.
-template <std::uint32_t kTiles>
+template <class S>
 DS4_DEVICE void fetch_tile(const AttendJob& job,
                            const StepRow& row,
                            std::uint32_t r,
                            const Visible& visible,
                            const LayerState& state,
                            std::uint32_t first,
-                           Shared<kTiles>& s) {
+                           S& s) {
   constexpr std::uint32_t kWarpRows = kTile / (kThreads / 32);
   const std::uint32_t lane = threadIdx.x % 32;
   const std::uint32_t first_row = threadIdx.x / 32 * kWarpRows;
@@ -359,9 +452,9 @@ DS4_DEVICE void fetch_tile(const AttendJob& job,
   copy_async_commit();
 }
 
-template <std::uint32_t kTiles>
-DS4_KERNEL void attend(AttendJob job) {
-  auto& s = *reinterpret_cast<Shared<kTiles>*>(dynamic_shared());
+template <std::uint32_t kTiles, bool kGroup>
+DS4_KERNEL void DS4_BOUNDS(kThreads, 1) attend(AttendJob job) {
+  auto& s = shared_memory<kTiles, kGroup>();
   constexpr bool kAhead = kTiles == 4;
   wait_for_inputs();
   const std::uint32_t r = blockIdx.z;
@@ -369,7 +462,7 @@ DS4_KERNEL void attend(AttendJob job) {
   const StepRow row = job.step.rows[r];
   const Visible visible = visible_rows(job, row);
   const LayerState state = job.step.states[std::size_t{row.sequence} * job.step.layers + job.layer];
-  if constexpr (kAhead) fetch_tile<kTiles>(job, row, r, visible, state, blockIdx.x * kTile, s);
+  if constexpr (kAhead) fetch_tile(job, row, r, visible, state, blockIdx.x * kTile, s);
   load_query<kTiles>(job, row, r, first_head, s);
   float out[8 * kTiles][4] = {};
   for (std::uint32_t first = blockIdx.x * kTile; first < visible.total;
@@ -380,20 +473,21 @@ DS4_KERNEL void attend(AttendJob job) {
 #pragma unroll 2
     for (std::uint32_t i = threadIdx.x / 32; i < kTile; i += kThreads / 32) {
       if constexpr (kAhead) {
-        unpack_row(s.packed[i], s.rows[i]);
+        unpack_row(s.packed[i], i, s);
       } else {
         const std::uint32_t index = first + (i < count ? i : count - 1);
-        unpack_row(row_at(job, row, r, visible, state, index), s.rows[i]);
+        unpack_row(row_at(job, row, r, visible, state, index), i, s);
       }
     }
+    if constexpr (kGroup) publish_shared();
     block_sync();
-    if constexpr (kAhead)
-      fetch_tile<kTiles>(job, row, r, visible, state, first + gridDim.x * kTile, s);
-    score_tile<kTiles>(s);
+    if constexpr (kAhead) fetch_tile(job, row, r, visible, state, first + gridDim.x * kTile, s);
+    score_tile(s);
     block_sync();
-    weigh_tile<kTiles>(s, count);
+    weigh_tile(s, count);
+    if constexpr (kGroup) publish_shared();
     block_sync();
-    add_tile<kTiles>(s, out);
+    add_tile(s, out);
   }
   block_sync();
   write_heads<kTiles>(job, r, first_head, s, out);
@@ -431,25 +525,33 @@ DS4_KERNEL void add_parts(AttendJob job) {
   write_channels(job, at + 2, v.z, v.w);
 }
 
-template <std::uint32_t kTiles>
+template <std::uint32_t kTiles, bool kGroup>
 void launch_attend(Stream& stream, const AttendJob& job) {
   launch(stream, "attending",
          {.grid_x = job.splits,
           .grid_y = (job.head_count + kTiles * 16 - 1) / (kTiles * 16),
           .grid_z = job.step.count,
           .threads = kThreads,
-          .shared_bytes = sizeof(Shared<kTiles>)},
-         attend<kTiles>, job);
+          .shared_bytes = sizeof(Shared<kTiles, kGroup>) + (kGroup ? kGroupAlignment : 0)},
+         attend<kTiles, kGroup>, job);
+}
+
+// Whole rows of many heads.
+void launch_wide(Stream& stream, const AttendJob& job) {
+  if constexpr (kWarpgroups) {
+    if (has_warpgroups() && !job.portable) return launch_attend<4, true>(stream, job);
+  }
+  launch_attend<4, false>(stream, job);
 }
 
 }  // namespace
 
 void attend_rows(Stream& stream, const DeviceInfo& device, const AttendJob& job) {
   if (job.splits == 1 && job.head_count > 16 &&
-      sizeof(Shared<4>) + 1024 <= device.shared_bytes_max) {
-    launch_attend<4>(stream, job);
+      sizeof(Shared<4, false>) + 1024 <= device.shared_bytes_max) {
+    launch_wide(stream, job);
   } else {
-    launch_attend<1>(stream, job);
+    launch_attend<1, false>(stream, job);
   }
   if (job.splits == 1) return;
   launch(stream, "joining attention parts",

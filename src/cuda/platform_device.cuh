@@ -260,4 +260,9 @@ struct alignas(8) Float2 {
   float x, y;
 };
 
+// Address of shared memory within it.
+DS4_DEVICE std::uint32_t shared_address(const void* shared) {
+  return static_cast<std::uint32_t>(__cvta_generic_to_shared(shared));
+}
+
 }  // namespace ds4::cuda

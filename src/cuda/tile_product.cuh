@@ -19,7 +19,7 @@ namespace ds4::cuda::tiles {
 // as long as both operands agree: of 32 columns, instruction i takes columns 8 * q + 4 * i ..
 // 8 * q + 4 * i + 3 of lane q, and x stands in that order in memory (operand_pair()).
 //
-// x goes through shared memory, steps of 64 columns, kStages of them in flight by cp.async, for all
+// x goes through shared memory, steps of 64 columns, some of them in flight by cp.async, for all
 // threads that work on the same columns (a team).  A row of a step is 128 bytes; odd rows swap
 // their halves, so that the eight lanes of a load of 16 bytes fall in different banks.  Rows are
 // done in pairs of 8; pairs without rows are skipped, so a tile costs what it holds, to 16 rows.
@@ -32,7 +32,10 @@ namespace ds4::cuda::tiles {
 inline constexpr std::uint32_t kThreads = 128;
 inline constexpr std::uint32_t kWarpOutputs = 32;
 inline constexpr std::uint32_t kStep = 64;
-inline constexpr std::uint32_t kStages = 4;
+// Steps of x in shared memory: teams of split rows must fit 99 KiB.
+constexpr std::uint32_t stage_count(std::uint32_t parts, bool split) {
+  return parts > 1 && split ? 3 : 4;
+}
 
 // Weight rows of a block.
 constexpr std::uint32_t block_outputs(std::uint32_t parts, bool gated) {
@@ -236,7 +239,7 @@ DS4_DEVICE void multiply_rows_by_group(const std::uint32_t (&a)[2][2][4],
     const std::uint64_t b = describe_rows(stage, half * 2 + i);
 #pragma unroll
     for (int m = 0; m < 2; ++m)
-      group_multiply<kRows>(sum[m], a[m][i], b);
+      group_multiply(sum[m], a[m][i], b);
   }
   group_commit();
 }
@@ -372,10 +375,9 @@ constexpr int resident_blocks(std::uint32_t rows) {
 inline constexpr std::size_t kGroupAlignment = 1024;
 template <bool kGroup>
 DS4_DEVICE std::uint16_t* first_stage() {
-  auto address = reinterpret_cast<std::uintptr_t>(dynamic_shared());
-  if constexpr (kGroup)
-    address = (address + kGroupAlignment - 1) / kGroupAlignment * kGroupAlignment;
-  return reinterpret_cast<std::uint16_t*>(address);
+  std::byte* memory = dynamic_shared();
+  if constexpr (kGroup) memory += (0 - shared_address(memory)) % kGroupAlignment;
+  return reinterpret_cast<std::uint16_t*>(memory);
 }
 
 // Groups of columns whose codes are asked for ahead: where few blocks run, more have to be under
@@ -409,6 +411,7 @@ template <ElementType type,
 DS4_DEVICE void multiply_share(const TileProduct& p, const Share<kRows>& b) {
   using T = Team<kParts>;
   using Group = WeightGroup<type>;
+  constexpr std::uint32_t kStages = stage_count(kParts, kSplit);
   constexpr std::uint32_t kStage = stage_halves(kRows, kSplit);
   constexpr std::uint32_t kRest = kRows * kStep;
   const std::uint32_t pairs = (b.rows.count + 15) / 16;
@@ -485,7 +488,7 @@ DS4_KERNEL void DS4_BOUNDS(kThreads, resident_blocks(kRows)) tile_product(TilePr
   DS4_SHARED Codebook book;
   DS4_SHARED RowTable<kRows> table;
   using T = Team<kParts>;
-  constexpr std::uint32_t kStage = stage_halves(kRows, kSplit);
+  constexpr std::uint32_t kTeamHalves = stage_count(kParts, kSplit) * stage_halves(kRows, kSplit);
   if constexpr (type == ElementType::kIQ2XXS)
     load_codebook(reinterpret_cast<const Grid*>(p.grid), &book);
   wait_for_inputs();
@@ -501,7 +504,7 @@ DS4_KERNEL void DS4_BOUNDS(kThreads, resident_blocks(kRows)) tile_product(TilePr
       kParts == 1 ? threadIdx.x / 32 * (kWarpOutputs / (kGated ? 2 : 1)) : 0;
   const Share<kRows> share{table,
                            book,
-                           first_stage<kGroup>() + T::index() * (kStages * kStage),
+                           first_stage<kGroup>() + T::index() * kTeamHalves,
                            rows,
                            blockIdx.z * group_rows + block_output + warp_output,
                            (blockIdx.z + 1) * group_rows,
@@ -535,7 +538,8 @@ void launch_as(Stream& stream, const char* stage, const TileProduct& p) {
           .grid_y = grouped ? p.experts.tiles_max : output_blocks,
           .grid_z = p.groups,
           .threads = kThreads,
-          .shared_bytes = kParts * kStages * stage_halves(kRows, kSplit) * sizeof(std::uint16_t) +
+          .shared_bytes = kParts * stage_count(kParts, kSplit) * stage_halves(kRows, kSplit) *
+                              sizeof(std::uint16_t) +
                           (kGroup ? kGroupAlignment : 0)},
          tile_product<type, kRows, kParts, kGated, kSplit, kGroup>, p);
 }

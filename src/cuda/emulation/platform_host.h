@@ -201,11 +201,20 @@ inline void group_commit() {}
 inline void group_fence(float&) {}
 template <int kPending>
 void group_wait() {}
-template <std::uint32_t kColumns, std::uint32_t kTiles>
+template <std::uint32_t kTiles>
 void group_multiply(float (&)[kTiles][4], const std::uint32_t (&)[4], std::uint64_t) {}
 
 struct alignas(8) Float2 {
   float x, y;
 };
+
+inline std::uint32_t shared_address(const void* shared) {
+  return static_cast<std::uint32_t>(reinterpret_cast<std::uintptr_t>(shared));
+}
+inline std::uint64_t describe_columns(const std::uint16_t*, std::uint32_t, std::uint32_t) {
+  return 0;
+}
+template <int kByColumns, std::uint32_t kTiles>
+void group_multiply_shared(float (&)[kTiles][4], std::uint64_t, std::uint64_t) {}
 
 }  // namespace ds4::cuda
