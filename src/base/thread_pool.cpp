@@ -4,6 +4,7 @@
 #include <fstream>
 #include <set>
 #include <string>
+#include <utility>
 
 #include <fmt/format.h>
 #include <sched.h>
@@ -58,11 +59,20 @@ std::size_t physical_core_count() {
   return std::max<std::size_t>(1, cores.size());
 }
 
-ThreadPool::ThreadPool(std::size_t thread_count) {
+ThreadPool::ThreadPool(std::size_t thread_count, std::vector<CpuList> nodes)
+    : nodes_(std::move(nodes)),
+      node_count_(std::clamp<std::size_t>(nodes_.size(), 1, kNodesMax)) {
   if (thread_count == 0) thread_count = physical_core_count();
+  if (node_count_ > 1) {
+    node_of_cpu_.resize(CPU_SETSIZE);
+    for (std::size_t n = 0; n < node_count_; ++n)
+      for (const int cpu : nodes_[n])
+        node_of_cpu_[static_cast<std::size_t>(cpu)] = n;
+  }
   workers_.reserve(thread_count - 1);
   for (std::size_t i = 1; i < thread_count; ++i)
-    workers_.emplace_back([this](std::stop_token stop) { work(stop); });
+    workers_.emplace_back(
+        [this, node = i * node_count_ / thread_count](std::stop_token stop) { work(stop, node); });
 }
 
 ThreadPool::~ThreadPool() {
@@ -72,19 +82,28 @@ ThreadPool::~ThreadPool() {
   region_.notify_all();
 }
 
+std::size_t ThreadPool::caller_node() const {
+  if (node_count_ == 1) return 0;
+  const int cpu = ::sched_getcpu();
+  return cpu < 0 || cpu >= CPU_SETSIZE ? 0 : node_of_cpu_[static_cast<std::size_t>(cpu)];
+}
+
 // Takes tasks while there are any.  Whoever takes one holds the region open until it is counted as
 // done, so the region's fields are valid then, even for a worker that comes late from an earlier
 // one.
-void ThreadPool::drain() {
+void ThreadPool::drain(std::size_t node) {
   std::size_t done = 0;
-  std::size_t left = tasks_left_.load(std::memory_order_relaxed);
-  while (left != 0) {
-    if (!tasks_left_.compare_exchange_weak(left, left - 1, std::memory_order_acquire,
-                                           std::memory_order_relaxed))
-      continue;
-    invoke_(context_, left - 1);
-    ++done;
-    left = tasks_left_.load(std::memory_order_relaxed);
+  for (std::size_t n = 0; n < node_count_; ++n) {
+    Queue& queue = queues_[(node + n) % node_count_];
+    std::size_t left = queue.left.load(std::memory_order_relaxed);
+    while (left != 0) {
+      if (!queue.left.compare_exchange_weak(left, left - 1, std::memory_order_acquire,
+                                            std::memory_order_relaxed))
+        continue;
+      invoke_(context_, queue.first + left - 1);
+      ++done;
+      left = queue.left.load(std::memory_order_relaxed);
+    }
   }
   if (done == 0) return;
   tasks_done_.fetch_add(done, std::memory_order_release);
@@ -92,7 +111,10 @@ void ThreadPool::drain() {
 }
 
 // A worker that the system has not scheduled is not waited for: only taken tasks are.
-void ThreadPool::run_erased(std::size_t task_count, const void* context, Invoke invoke) {
+void ThreadPool::run_erased(std::span<const std::size_t> first,
+                            const void* context,
+                            Invoke invoke) {
+  const std::size_t task_count = first.back();
   if (workers_.empty() || task_count <= 1) {
     for (std::size_t i = 0; i < task_count; ++i)
       invoke(context, i);
@@ -101,23 +123,34 @@ void ThreadPool::run_erased(std::size_t task_count, const void* context, Invoke 
   context_ = context;
   invoke_ = invoke;
   tasks_done_.store(0, std::memory_order_relaxed);
-  tasks_left_.store(task_count, std::memory_order_release);
+  for (std::size_t n = 0; n < node_count_; ++n)
+    queues_[n].first = first[n];
+  for (std::size_t n = 0; n < node_count_; ++n)
+    queues_[n].left.store(first[n + 1] - first[n], std::memory_order_release);
   region_.fetch_add(1, std::memory_order_release);
   region_.notify_all();
-  drain();
+  drain(caller_node());
   for (std::size_t done = tasks_done_.load(std::memory_order_acquire); done != task_count;
        done = tasks_done_.load(std::memory_order_acquire)) {
     wait_while_equal(tasks_done_, done);
   }
 }
 
-void ThreadPool::work(std::stop_token stop) {
+void ThreadPool::work(std::stop_token stop, std::size_t node) {
+  if (node_count_ > 1) {
+    cpu_set_t cpus;
+    CPU_ZERO(&cpus);
+    for (const int cpu : nodes_[node])
+      CPU_SET(static_cast<std::size_t>(cpu), &cpus);
+    // Refused for CPUs that are not there; the thread then runs anywhere.
+    static_cast<void>(::sched_setaffinity(0, sizeof(cpus), &cpus));
+  }
   std::uint32_t seen = 0;
   for (;;) {
     wait_while_equal(region_, seen);
     seen = region_.load(std::memory_order_acquire);
     if (stop.stop_requested()) return;
-    drain();
+    drain(node);
   }
 }
 
