@@ -7,6 +7,8 @@ template <class Self, class Visit>
 void Activations::visit_buffers(Self& self, const ModelConfig& c, bool has_mtp, Visit visit) {
   const std::size_t streams = c.stream_count;
   const std::size_t experts = std::size_t{c.experts_used} + 1;
+  visit(self.window_turns, c.rope_dim);
+  visit(self.compressed_turns, c.rope_dim);
   visit(self.streams, c.streams_width());
   visit(self.stream_mixes, streams * (2 + streams));
   visit(self.mix, streams + streams * streams);

@@ -12,6 +12,8 @@ namespace ds4::cpu {
 struct Activations {
   Activations(const ModelConfig& config, std::uint32_t rows_max, bool has_mtp);
 
+  std::vector<float> window_turns;      // [rope_dim / 2, 2] cosine and sine of each pair
+  std::vector<float> compressed_turns;  // likewise
   std::vector<float> streams;           // [stream_count * width]
   std::vector<float> stream_mixes;      // [stream_count * (2 + stream_count)] raw mixer outputs
   std::vector<float> mix;               // [stream_count + stream_count^2] post gates, combination

@@ -6,7 +6,6 @@
 #include <cstring>
 #include <numeric>
 
-#include "backend/rope.h"
 #include "backend/row_codec.h"
 #include "base/error.h"
 #include "cpu/machine.h"
@@ -19,42 +18,80 @@ namespace {
 constexpr std::size_t kPackedRowBytesMax = 2 * kHeadDimMax;
 }  // namespace
 
-void CpuMachine::project_query(LayerIndex index) {
-  const LayerWeights& w = layer(index);
-  multiply(w.query_a, a_.normed, config_.width, a_.query_rank, config_.query_rank);
-  pool_.run(row_count(), [&](std::size_t r) {
-    const auto rank = row(a_.query_rank, r, config_.query_rank);
-    rms_normalize(rank, vector_values(w.query_a_norm), rank);
-  });
-  multiply(w.query_b, a_.query_rank, config_.query_rank, a_.query, config_.heads_width());
-  const auto& turns = frequencies(index);
+void CpuMachine::add_query_job(LayerIndex index) {
+  jobs_.push_back({.weight = &layer(index).query_a,
+                   .output_count = config_.query_rank,
+                   .inputs = inputs(0, a_.normed, config_.width),
+                   .outputs = outputs(0, a_.query_rank, config_.query_rank)});
+}
+
+void CpuMachine::normalize_query_rank(LayerIndex index, std::size_t r) {
+  const auto rank = row(a_.query_rank, r, config_.query_rank);
+  rms_normalize(rank, vector_values(layer(index).query_a_norm), rank);
+}
+
+// query_rank -> query
+void CpuMachine::expand_query(LayerIndex index) {
+  multiply(layer(index).query_b, a_.query_rank, config_.query_rank, a_.query,
+           config_.heads_width());
   pool_.run(row_count(), [&](std::size_t r) {
     for (std::size_t h = 0; h < config_.head_count; ++h) {
       const auto head =
           row(a_.query, r, config_.heads_width()).subspan(h * config_.head_dim, config_.head_dim);
       rms_normalize(head, {}, head);
-      apply_rope(head.last(config_.rope_dim), turns, step_.rows[r].position,
-                 RopeDirection::kForward);
+      rotate(index, r, head.last(config_.rope_dim), RopeDirection::kForward);
     }
   });
 }
 
+void CpuMachine::project_query(LayerIndex index) {
+  jobs_.clear();
+  add_query_job(index);
+  matmul_.run(jobs_);
+  pool_.run(row_count(), [&](std::size_t r) { normalize_query_rank(index, r); });
+  expand_query(index);
+}
+
+void CpuMachine::add_key_value_job(LayerIndex index) {
+  jobs_.push_back({.weight = &layer(index).key_value,
+                   .output_count = config_.head_dim,
+                   .inputs = inputs(0, a_.normed, config_.width),
+                   .outputs = outputs(1, a_.key_value, config_.head_dim)});
+}
+
+void CpuMachine::finish_key_value(LayerIndex index, std::size_t r) {
+  const auto values = row(a_.key_value, r, config_.head_dim);
+  rms_normalize(values, vector_values(layer(index).key_value_norm), values);
+  rotate(index, r, values.last(config_.rope_dim), RopeDirection::kForward);
+  if (!packed()) return;
+  // Rows of this batch are seen as storage will give them back to later ones.
+  std::array<std::byte, kPackedRowBytesMax> stored;  // NOLINT: filled before use
+  const auto used = std::span(stored).first(packed_row_.bytes());
+  pack_attention_row(packed_row_, values, used);
+  load_row(used, values);
+}
+
 void CpuMachine::project_key_value(LayerIndex index) {
-  const LayerWeights& w = layer(index);
-  multiply(w.key_value, a_.normed, config_.width, a_.key_value, config_.head_dim);
-  const auto& turns = frequencies(index);
+  jobs_.clear();
+  add_key_value_job(index);
+  matmul_.run(jobs_);
+  pool_.run(row_count(), [&](std::size_t r) { finish_key_value(index, r); });
+}
+
+// Everything that reads `normed` as one region, then the rest of every row as another.
+void CpuMachine::project_attention(LayerIndex index, bool compresses) {
+  jobs_.clear();
+  add_query_job(index);
+  add_key_value_job(index);
+  if (compresses) add_compressor_jobs(index);
+  matmul_.run(jobs_);
   pool_.run(row_count(), [&](std::size_t r) {
-    const auto values = row(a_.key_value, r, config_.head_dim);
-    rms_normalize(values, vector_values(w.key_value_norm), values);
-    apply_rope(values.last(config_.rope_dim), turns, step_.rows[r].position,
-               RopeDirection::kForward);
-    if (!packed()) return;
-    // Rows of this batch are seen as storage will give them back to later ones.
-    std::array<std::byte, kPackedRowBytesMax> stored;  // NOLINT: filled before use
-    const auto used = std::span(stored).first(packed_row_.bytes());
-    pack_attention_row(packed_row_, values, used);
-    unpack_attention_row(packed_row_, used, values);
+    normalize_query_rank(index, r);
+    finish_key_value(index, r);
+    if (compresses) finish_frontier(index, r);
   });
+  if (compresses) emit_all(index);
+  expand_query(index);
 }
 
 void CpuMachine::project_index_queries(LayerIndex index) {
@@ -69,14 +106,12 @@ void CpuMachine::project_index_queries(LayerIndex index) {
                              .inputs = inputs(1, a_.normed, config_.width),
                              .outputs = outputs(1, a_.index_weights, config_.index_head_count)}};
   matmul_.run(jobs);
-  const auto& turns = frequencies(index);
   const float scale = 1.0F / std::sqrt(static_cast<float>(query_width));
   pool_.run(row_count(), [&](std::size_t r) {
     for (std::size_t h = 0; h < config_.index_head_count; ++h) {
       const auto head =
           row(a_.index_query, r, query_width).subspan(h * config_.index_dim, config_.index_dim);
-      apply_rope(head.last(config_.rope_dim), turns, step_.rows[r].position,
-                 RopeDirection::kForward);
+      rotate(index, r, head.last(config_.rope_dim), RopeDirection::kForward);
       // Rotating queries and keys alike leaves exact scores as they are, so kExact skips both.
       if (!packed()) continue;
       hadamard(head);
@@ -110,6 +145,14 @@ void CpuMachine::select_rows(LayerIndex index) {
   }
 }
 
+void CpuMachine::load_key(std::span<const std::byte> stored, std::span<float> key) const {
+  if (packed()) {
+    unpack_index_key(stored, key);
+  } else {
+    std::memcpy(key.data(), stored.data(), stored.size());
+  }
+}
+
 void CpuMachine::select_for_row(LayerIndex index,
                                 const RowRun& run,
                                 std::size_t r,
@@ -119,23 +162,21 @@ void CpuMachine::select_for_row(LayerIndex index,
   const std::size_t dim = config_.index_dim;
   const auto queries = row(a_.index_query, r, heads * dim);
   const auto weights = row(a_.index_weights, r, heads);
-  constexpr std::size_t kKeysPerTask = 64;
+  constexpr std::size_t kKeysPerTask = 16;
   pool_.run((visible + kKeysPerTask - 1) / kKeysPerTask, [&](std::size_t task) {
-    std::array<float, kIndexDimMax> key;  // NOLINT: filled before use
-    const std::size_t end = std::min<std::size_t>(visible, (task + 1) * kKeysPerTask);
-    for (std::size_t c = task * kKeysPerTask; c < end; ++c) {
-      const auto stored = keys.row(static_cast<std::uint32_t>(c));
-      if (packed()) {
-        unpack_index_key(stored, std::span(key).first(dim));
-      } else {
-        std::memcpy(key.data(), stored.data(), stored.size());
-      }
-      float score = 0;
-      for (std::size_t h = 0; h < heads; ++h)
-        score +=
-            weights[h] * std::max(0.0F, kernels_.dot(queries.data() + h * dim, key.data(), dim));
-      index_scores_[c] = score;
-    }
+    std::array<float, kKeysPerTask * kIndexDimMax> unpacked;  // NOLINT: filled before use
+    const std::size_t first = task * kKeysPerTask;
+    const std::size_t count = std::min<std::size_t>(visible - first, kKeysPerTask);
+    for (std::size_t c = 0; c < count; ++c)
+      load_key(keys.row(static_cast<std::uint32_t>(first + c)),
+               std::span(unpacked).subspan(c * dim, dim));
+    kernels_.score_keys({.queries = queries.data(),
+                         .weights = weights.data(),
+                         .head_count = heads,
+                         .dim = dim,
+                         .keys = unpacked.data(),
+                         .key_count = count,
+                         .scores = index_scores_.data() + first});
   });
   // The largest scores; of equal ones the lower row.
   const auto order = std::span(index_order_).first(visible);
@@ -152,79 +193,108 @@ void CpuMachine::select_for_row(LayerIndex index,
   a_.selection_count[r] = config_.index_top_k;
 }
 
-// Collects the rows that row r sees into visible_rows_: the window, then the compressed rows, each
-// in ascending order.  Returns how many.
-std::size_t CpuMachine::gather_rows(LayerIndex index, const RowRun& run, std::size_t r) {
-  const LayerPlan& plan = config_.layer(index);
-  const LayerState& cache = state(run.sequence).layer(index);
-  const std::uint32_t position = step_.rows[r].position.value();
-  const std::uint32_t window_count = std::min(position + 1, config_.window);
-  const std::uint32_t window_first = position + 1 - window_count;
-  std::size_t compressed_count = 0;
-  if (plan.kind() == LayerKind::kIndexed) compressed_count = a_.selection_count[r];
-  if (plan.kind() == LayerKind::kCompressed) compressed_count = (position + 1) / plan.ratio;
-  const std::size_t total = window_count + compressed_count;
-  DS4_DCHECK(total <= visible_max_);
-
-  constexpr std::size_t kRowsPerTask = 16;
-  pool_.run((total + kRowsPerTask - 1) / kRowsPerTask, [&](std::size_t task) {
-    const std::size_t end = std::min(total, (task + 1) * kRowsPerTask);
-    for (std::size_t i = task * kRowsPerTask; i < end; ++i) {
-      const auto target = row(visible_rows_, i, config_.head_dim);
-      if (i >= window_count) {
-        const std::size_t n = i - window_count;
-        const auto number =
-            plan.kind() == LayerKind::kIndexed
-                ? static_cast<std::uint32_t>(a_.selection[r * config_.index_top_k + n])
-                : static_cast<std::uint32_t>(n);
-        load_row(cache.compressed.row(number), target);
-        continue;
-      }
-      const std::uint32_t p = window_first + static_cast<std::uint32_t>(i);
-      if (p < run.first_position.value()) {
-        load_row(cache.window.row(p), target);
-      } else {
-        const std::size_t fresh = run.first_row + (p - run.first_position.value());
-        const auto values = row(a_.key_value, fresh, config_.head_dim);
-        std::copy(values.begin(), values.end(), target.begin());
-      }
+// visible_rows_[target + i] = row numbers[i] of the store, or row first + i without numbers.
+void CpuMachine::unpack_rows(const RowStore& store,
+                             const std::int32_t* numbers,
+                             std::uint32_t first,
+                             std::uint32_t count,
+                             std::size_t target) {
+  constexpr std::uint32_t kRowsPerTask = 16;
+  DS4_DCHECK(target + count <= visible_max_);
+  pool_.run((count + kRowsPerTask - 1) / kRowsPerTask, [&](std::size_t task) {
+    const auto begin = static_cast<std::uint32_t>(task) * kRowsPerTask;
+    const std::uint32_t end = std::min(count, begin + kRowsPerTask);
+    for (std::uint32_t i = begin; i < end; ++i) {
+      const std::uint32_t number =
+          numbers == nullptr ? first + i : static_cast<std::uint32_t>(numbers[i]);
+      load_row(store.row(number), row(visible_rows_, target + i, config_.head_dim));
     }
   });
-  return total;
 }
 
-void CpuMachine::attend_row(LayerIndex index, std::size_t r, std::size_t visible) {
-  const auto sinks = vector_values(layer(index).sinks);
-  const float scale = 1.0F / std::sqrt(static_cast<float>(config_.head_dim));
-  const auto& turns = frequencies(index);
+CpuMachine::VisibleRows CpuMachine::unpack_visible(LayerIndex index, const RowRun& run) {
+  const LayerPlan& plan = config_.layer(index);
+  const LayerState& cache = state(run.sequence).layer(index);
+  const std::uint32_t first = run.first_position.value();
+  VisibleRows seen;
+  seen.window_count = std::min(first, config_.window - 1);
+  unpack_rows(cache.window, nullptr, first - seen.window_count, seen.window_count, 0);
+  if (plan.ratio == 0) return seen;
+  const std::uint32_t compressed = (first + run.count) / plan.ratio;
+  seen.all_compressed = plan.kind() == LayerKind::kCompressed ||
+                        (seen.window_count + std::size_t{compressed} <= visible_max_ &&
+                         compressed <= std::size_t{run.count} * config_.index_top_k);
+  if (seen.all_compressed) unpack_rows(cache.compressed, nullptr, 0, compressed, seen.window_count);
+  return seen;
+}
+
+void CpuMachine::attend_heads(LayerIndex index,
+                              const RowRun& run,
+                              const VisibleRows& seen,
+                              std::size_t r,
+                              std::size_t first_head,
+                              std::size_t head_count) {
+  const LayerPlan& plan = config_.layer(index);
   const std::size_t dim = config_.head_dim;
-  pool_.run(config_.head_count, [&](std::size_t h) {
-    const float* query = a_.query.data() + r * config_.heads_width() + h * dim;
-    const auto scores = std::span(attention_scores_).subspan(h * visible_max_, visible);
-    float largest = sinks[h];
-    for (std::size_t i = 0; i < visible; ++i) {
-      scores[i] = kernels_.dot(query, visible_rows_.data() + i * dim, dim) * scale;
-      largest = std::max(largest, scores[i]);
-    }
-    // The sink takes weight and has no value.
-    float sum = std::exp(sinks[h] - largest);
-    for (float& score : scores) {
-      score = std::exp(score - largest);
-      sum += score;
-    }
-    const auto out = row(a_.heads, r, config_.heads_width()).subspan(h * dim, dim);
-    std::fill(out.begin(), out.end(), 0.0F);
-    for (std::size_t i = 0; i < visible; ++i)
-      kernels_.add_scaled(out.data(), visible_rows_.data() + i * dim, scores[i] / sum, dim);
-    // Keys are their own values, so values carry their position; this takes it out again.
-    apply_rope(out.last(config_.rope_dim), turns, step_.rows[r].position, RopeDirection::kInverse);
+  const std::uint32_t fresh = static_cast<std::uint32_t>(r) - run.first_row + 1;
+  const std::uint32_t shown = std::min(fresh, config_.window);
+  const std::uint32_t stored = std::min(seen.window_count, config_.window - shown);
+  const float* unpacked = visible_rows_.data();
+  // The window: rows from before the run, then the run's own; then the compressed rows.
+  std::array<RowList, 3> lists = {{{unpacked + (seen.window_count - stored) * dim, dim, stored},
+                                   {a_.key_value.data() + (r + 1 - shown) * dim, dim, shown},
+                                   {unpacked + seen.window_count * dim, dim, 0}}};
+  if (plan.kind() == LayerKind::kCompressed)
+    lists[2].count = (step_.rows[r].position.value() + 1) / plan.ratio;
+  if (plan.kind() == LayerKind::kIndexed) {
+    lists[2].count = a_.selection_count[r];
+    if (seen.all_compressed) lists[2].index = a_.selection.data() + r * config_.index_top_k;
+  }
+  const std::size_t at = r * config_.heads_width() + first_head * dim;
+  kernels_.attend({.queries = a_.query.data() + at,
+                   .sinks = vector_values(layer(index).sinks).data() + first_head,
+                   .outputs = a_.heads.data() + at,
+                   .head_count = head_count,
+                   .dim = dim,
+                   .scale = 1.0F / std::sqrt(static_cast<float>(dim)),
+                   .lists = lists.data(),
+                   .list_count = lists.size()});
+  // Keys are their own values, so values carry their position; this takes it out again.
+  for (std::size_t h = 0; h < head_count; ++h)
+    rotate(index, r, std::span(a_.heads).subspan(at + h * dim, dim).last(config_.rope_dim),
+           RopeDirection::kInverse);
+}
+
+// Some rows of a run, in groups of heads: large enough to share unpacked rows in registers, small
+// enough to give every thread some.
+void CpuMachine::attend_rows(LayerIndex index,
+                             const RowRun& run,
+                             const VisibleRows& seen,
+                             std::uint32_t first,
+                             std::uint32_t count) {
+  const std::size_t heads = config_.head_count;
+  const std::size_t even = heads * count / (2 * pool_.thread_count());
+  const std::size_t group = std::clamp<std::size_t>(even, 1, std::min(heads, kAttentionHeadsMax));
+  const std::size_t groups = (heads + group - 1) / group;
+  pool_.run(count * groups, [&](std::size_t task) {
+    const std::size_t head = task % groups * group;
+    attend_heads(index, run, seen, first + task / groups, head, std::min(group, heads - head));
   });
 }
 
 void CpuMachine::attend(LayerIndex index) {
   for (const RowRun& run : step_.runs) {
-    for (std::size_t r = run.first_row; r < run.first_row + run.count; ++r)
-      attend_row(index, r, gather_rows(index, run, r));
+    const VisibleRows seen = unpack_visible(index, run);
+    if (config_.layer(index).ratio == 0 || seen.all_compressed) {
+      attend_rows(index, run, seen, run.first_row, run.count);
+      continue;
+    }
+    const RowStore& compressed = state(run.sequence).layer(index).compressed;
+    for (std::uint32_t r = run.first_row; r < run.first_row + run.count; ++r) {
+      unpack_rows(compressed, a_.selection.data() + std::size_t{r} * config_.index_top_k, 0,
+                  a_.selection_count[r], seen.window_count);
+      attend_rows(index, run, seen, r, 1);
+    }
   }
 }
 
@@ -244,14 +314,21 @@ void CpuMachine::project_out(LayerIndex index) {
   const std::size_t groups = config_.output_group_count;
   const std::size_t group_width = config_.heads_width() / groups;
   const std::size_t low_width = groups * config_.output_rank;
+  jobs_.clear();
   for (std::size_t g = 0; g < groups; ++g) {
-    const MatmulJob job{.weight = &w.output_a,
-                        .first_output = g * config_.output_rank,
-                        .output_count = config_.output_rank,
-                        .inputs = inputs(0, a_.heads, config_.heads_width(), g * group_width),
-                        .outputs = outputs(0, a_.output_low, low_width, g * config_.output_rank)};
-    matmul_.run({&job, 1});
+    const auto in = std::span(input_pointers_[0]).subspan(g * row_count(), row_count());
+    const auto out = std::span(output_pointers_[0]).subspan(g * row_count(), row_count());
+    for (std::size_t r = 0; r < row_count(); ++r) {
+      in[r] = a_.heads.data() + r * config_.heads_width() + g * group_width;
+      out[r] = a_.output_low.data() + r * low_width + g * config_.output_rank;
+    }
+    jobs_.push_back({.weight = &w.output_a,
+                     .first_output = g * config_.output_rank,
+                     .output_count = config_.output_rank,
+                     .inputs = in,
+                     .outputs = out});
   }
+  matmul_.run(jobs_);
   multiply(w.output_b, a_.output_low, low_width, a_.output, config_.width);
 }
 

@@ -13,72 +13,73 @@
 
 namespace ds4::cpu {
 
-// One of a layer's compressors, with where its tokens and rows go.  A token contributes a
-// projection and a gate score, each `width` values: for ratio 4 the first half of them belongs to
-// the row after its own, the second half to its own row.
-struct CpuMachine::Compressor {
-  const CompressorWeights& weights;
-  LayerIndex layer;
-  std::uint32_t ratio;
-  std::size_t size;           // of a pooled row
-  std::size_t width;          // of a token's projection
-  std::vector<float>& fresh;  // [rows, 2, width] of this batch
-  StatePart frontier;
-  StatePart rows;
-  bool index_keys;
-
-  bool overlaps() const { return width != size; }
-};
-
-void CpuMachine::compress(LayerIndex index) {
-  const LayerWeights& w = layer(index);
+CpuMachine::Compressor CpuMachine::row_compressor(LayerIndex index) {
   const std::uint32_t ratio = config_.layer(index).ratio;
   const std::size_t overlap = ratio == 4 ? 2 : 1;
-  const Compressor attention{*w.compressor,
-                             index,
-                             ratio,
-                             config_.head_dim,
-                             overlap * config_.head_dim,
-                             a_.frontier,
-                             StatePart::kFrontier,
-                             StatePart::kCompressed,
-                             false};
-  project_frontier(attention);
-  for (const RowRun& run : step_.runs)
-    emit_rows(attention, run);
-  if (!w.indexer) return;
-  const Compressor keys{w.indexer->compressor,
-                        index,
-                        ratio,
-                        config_.index_dim,
-                        overlap * config_.index_dim,
-                        a_.index_frontier,
-                        StatePart::kIndexFrontier,
-                        StatePart::kIndexKeys,
-                        true};
-  project_frontier(keys);
-  for (const RowRun& run : step_.runs)
-    emit_rows(keys, run);
+  return {*layer(index).compressor,
+          index,
+          ratio,
+          config_.head_dim,
+          overlap * config_.head_dim,
+          a_.frontier,
+          StatePart::kFrontier,
+          StatePart::kCompressed,
+          false};
 }
 
-// fresh[r] = { Wkv n, Wgate n + ape[position mod ratio] }
-void CpuMachine::project_frontier(const Compressor& c) {
-  const MatmulJob jobs[] = {{.weight = &c.weights.kv,
-                             .output_count = c.width,
-                             .inputs = inputs(0, a_.normed, config_.width),
-                             .outputs = outputs(0, c.fresh, 2 * c.width)},
-                            {.weight = &c.weights.gate,
-                             .output_count = c.width,
-                             .inputs = inputs(1, a_.normed, config_.width),
-                             .outputs = outputs(1, c.fresh, 2 * c.width, c.width)}};
-  matmul_.run(jobs);
-  pool_.run(row_count(), [&](std::size_t r) {
+CpuMachine::Compressor CpuMachine::key_compressor(LayerIndex index) {
+  return {layer(index).indexer->compressor,
+          index,
+          config_.layer(index).ratio,
+          config_.index_dim,
+          std::size_t{2} * config_.index_dim,
+          a_.index_frontier,
+          StatePart::kIndexFrontier,
+          StatePart::kIndexKeys,
+          true};
+}
+
+// fresh[r] = { Wkv n, Wgate n + ape[position mod ratio] }: the products, then the rest of a row.
+void CpuMachine::add_compressor_jobs(LayerIndex index) {
+  const auto add = [&](const Compressor& c, std::size_t slot) {
+    jobs_.push_back({.weight = &c.weights.kv,
+                     .output_count = c.width,
+                     .inputs = inputs(0, a_.normed, config_.width),
+                     .outputs = outputs(slot, c.fresh, 2 * c.width)});
+    jobs_.push_back({.weight = &c.weights.gate,
+                     .output_count = c.width,
+                     .inputs = inputs(0, a_.normed, config_.width),
+                     .outputs = outputs(slot + 1, c.fresh, 2 * c.width, c.width)});
+  };
+  add(row_compressor(index), 2);
+  if (layer(index).indexer) add(key_compressor(index), 4);
+}
+
+void CpuMachine::finish_frontier(LayerIndex index, std::size_t r) {
+  const auto add_ape = [&](const Compressor& c) {
     std::array<float, 2 * kHeadDimMax> ape;  // NOLINT: filled before use
     const auto used = std::span(ape).first(c.width);
     quant::decode_row(c.weights.ape.type,
                       c.weights.ape.row(0, step_.rows[r].position.value() % c.ratio), used);
     kernels_.add_scaled(row(c.fresh, r, 2 * c.width).data() + c.width, ape.data(), 1.0F, c.width);
-  });
+  };
+  add_ape(row_compressor(index));
+  if (layer(index).indexer) add_ape(key_compressor(index));
+}
+
+void CpuMachine::emit_all(LayerIndex index) {
+  for (const RowRun& run : step_.runs) {
+    emit_rows(row_compressor(index), run);
+    if (layer(index).indexer) emit_rows(key_compressor(index), run);
+  }
+}
+
+void CpuMachine::compress(LayerIndex index) {
+  jobs_.clear();
+  add_compressor_jobs(index);
+  matmul_.run(jobs_);
+  pool_.run(row_count(), [&](std::size_t r) { finish_frontier(index, r); });
+  emit_all(index);
 }
 
 // Appends the rows that this run completes, then keeps its newest tokens for later ones.
@@ -126,19 +127,7 @@ void CpuMachine::pool_window(const Compressor& c,
     projection[i] = values + half;
     score[i] = values + c.width + half;
   }
-  for (std::size_t j = 0; j < c.size; ++j) {
-    float largest = score[0][j];
-    for (std::size_t i = 1; i < count; ++i)
-      largest = std::max(largest, score[i][j]);
-    float sum = 0;
-    float weighted = 0;
-    for (std::size_t i = 0; i < count; ++i) {
-      const float weight = std::exp(score[i][j] - largest);
-      sum += weight;
-      weighted += weight * projection[i][j];
-    }
-    pooled[j] = weighted / sum;
-  }
+  kernels_.pool_rows(pooled.data(), projection.data(), score.data(), count, c.size);
 }
 
 void CpuMachine::finish_row(const Compressor& c,

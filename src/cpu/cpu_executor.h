@@ -12,6 +12,7 @@ struct CpuOptions {
   std::uint32_t thread_count = 0;  // 0: one per physical core
   std::uint32_t rows_max = 512;    // rows of one batch: the prefill chunk
   RowCodec codec = RowCodec::kPacked;
+  bool warm_weights = false;  // read every weight page now, each near the threads that will use it
 };
 
 // Makes the CPU executor.  `weights` must outlive it.

@@ -138,10 +138,7 @@ void CpuMachine::experts(LayerIndex index) {
     const float weight = slot < used ? a_.expert_weights[pair / slots * used + slot] : 1.0F;
     const auto gate = row(a_.expert_gate, pair, config_.expert_width);
     const auto up = row(a_.expert_up, pair, config_.expert_width);
-    for (std::size_t i = 0; i < gate.size(); ++i) {
-      const float g = std::min(gate[i], limit);
-      gate[i] = g * sigmoid(g) * std::clamp(up[i], -limit, limit) * weight;
-    }
+    kernels_.swiglu(gate.data(), up.data(), limit, weight, gate.size());
   });
   matmul_.run(jobs_);
   pool_.run(row_count(), [&](std::size_t r) {

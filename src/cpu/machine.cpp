@@ -11,13 +11,17 @@
 #include "backend/rope.h"
 #include "backend/row_codec.h"
 #include "base/error.h"
+#include "base/file.h"
+#include "tensor/float16.h"
 
 namespace ds4::cpu {
 
 namespace {
 
 // Most matmul jobs that one region holds besides the experts', and so the pointer lists in use.
-constexpr std::size_t kPointerSlots = 4;
+constexpr std::size_t kPointerSlots = 6;
+// Of a packed attention row (backend/row_codec.h).
+constexpr std::size_t kCodesPerScale = 64;
 
 std::uint64_t weight_bytes(const Weights& weights) {
   std::uint64_t total = 0;
@@ -30,34 +34,33 @@ std::size_t visible_rows_max(const ModelConfig& config, std::uint32_t context) {
   return config.window + std::max<std::size_t>(config.index_top_k, context / 128 + 1);
 }
 
-// Distinct input rows of one region: the middle rows of all chosen experts are the most.
+// Distinct input rows of one region: the middle rows of all chosen experts, or all groups of heads.
 std::size_t matmul_rows(const ModelConfig& config, std::uint32_t rows_max) {
-  return (config.experts_used + std::size_t{1}) * rows_max;
+  return std::max<std::size_t>(config.experts_used + 1, config.output_group_count) * rows_max;
 }
 
 // The most values that the input rows of one region have.
 std::size_t matmul_values(const ModelConfig& config, std::uint32_t rows_max) {
-  const std::size_t row_values =
-      std::max({Matmul::padded(config.width) + Matmul::padded(config.query_rank),
-                Matmul::padded(config.heads_width() / config.output_group_count),
-                Matmul::padded(std::size_t{config.output_group_count} * config.output_rank),
-                (config.experts_used + std::size_t{1}) * Matmul::padded(config.expert_width)});
+  const std::size_t row_values = std::max(
+      {Matmul::padded(config.width) + Matmul::padded(config.query_rank),
+       config.output_group_count * Matmul::padded(config.heads_width() / config.output_group_count),
+       Matmul::padded(std::size_t{config.output_group_count} * config.output_rank),
+       (config.experts_used + std::size_t{1}) * Matmul::padded(config.expert_width)});
   return row_values * rows_max;
 }
 
 struct ScratchSizes {
-  std::size_t visible_rows;
-  std::size_t attention_scores;
+  std::size_t visible_rows;  // values
   std::size_t index_rows;
 };
 
 ScratchSizes scratch_sizes(const ModelConfig& config, std::uint32_t context) {
   const std::size_t visible = visible_rows_max(config, context);
-  return {visible * config.head_dim, visible * config.head_count, context / 4 + 1};
+  return {visible * config.head_dim, context / 4 + 1};
 }
 
 std::uint64_t scratch_bytes(const ScratchSizes& sizes) {
-  return (sizes.visible_rows + sizes.attention_scores) * sizeof(float) +
+  return sizes.visible_rows * sizeof(float) +
          sizes.index_rows * (sizeof(float) + sizeof(std::int32_t));
 }
 
@@ -69,7 +72,7 @@ CpuMachine::CpuMachine(const ModelConfig& config, const Weights& weights, const 
       options_(options),
       layout_(config, options.codec, weights.mtp.has_value()),
       packed_row_{config.nope_dim(), config.rope_dim},
-      pool_(options.thread_count),
+      pool_(options.thread_count, usable_memory_nodes()),
       kernels_(best_kernels()),
       matmul_(pool_,
               kernels_,
@@ -83,12 +86,39 @@ CpuMachine::CpuMachine(const ModelConfig& config, const Weights& weights, const 
            .rows_max = options.rows_max,
            .rewind_max = kRewindMax,
            .has_mtp = weights.mtp.has_value()};
-  const std::size_t slots = config.experts_used + std::size_t{1};
+  const std::size_t slots =
+      std::max<std::size_t>(config.experts_used + 1, config.output_group_count);
+  if (config.head_dim % 16 != 0 || config.index_dim % 16 != 0)
+    throw Error(ErrorCode::kUnsupported, "head sizes must be multiples of 16");
   input_pointers_.assign(kPointerSlots, std::vector<const float*>(options.rows_max * slots));
   output_pointers_.assign(kPointerSlots, std::vector<float*>(options.rows_max * slots));
   jobs_.reserve(2 * (std::size_t{config.expert_count} + 1) + config.output_group_count);
   expert_first_.resize(config.expert_count + std::size_t{1});
   expert_pairs_.resize(options.rows_max * slots);
+  if (options.warm_weights) warm_weights();
+}
+
+// Pages of the file are placed on the node of the thread that reads them first: node n reads the
+// n-th part of every slab, which is what Matmul gives it later.
+void CpuMachine::warm_weights() {
+  std::vector<std::span<const std::byte>> parts;
+  std::vector<std::size_t> first;
+  const std::size_t nodes = pool_.node_count();
+  for (std::size_t n = 0; n < nodes; ++n) {
+    first.push_back(parts.size());
+    weights_.for_each([&](const Weight& weight) {
+      for (std::size_t slab = 0; slab < weight.slabs; ++slab) {
+        const std::size_t begin = weight.rows * n / nodes;
+        const std::size_t end = weight.rows * (n + 1) / nodes;
+        if (begin == end) continue;
+        parts.push_back(
+            weight.bytes.subspan(slab * weight.slab_bytes() + begin * weight.row_bytes(),
+                                 (end - begin) * weight.row_bytes()));
+      }
+    });
+  }
+  first.push_back(parts.size());
+  pool_.run_by_node(first, [&](std::size_t i) { MappedFile::touch(parts[i]); });
 }
 
 void CpuMachine::open_sequence(SequenceId sequence, std::uint32_t context) {
@@ -98,7 +128,6 @@ void CpuMachine::open_sequence(SequenceId sequence, std::uint32_t context) {
         std::make_unique<SequenceState>(layout_, config_, info_.has_mtp, context);
     const ScratchSizes sizes = scratch_sizes(config_, context);
     visible_rows_.resize(std::max(visible_rows_.size(), sizes.visible_rows));
-    attention_scores_.resize(std::max(attention_scores_.size(), sizes.attention_scores));
     index_scores_.resize(std::max(index_scores_.size(), sizes.index_rows));
     index_order_.resize(std::max(index_order_.size(), sizes.index_rows));
     visible_max_ = std::max(visible_max_, visible_rows_max(config_, context));
@@ -140,7 +169,7 @@ std::vector<MemoryItem> CpuMachine::memory() const {
   for (const auto& sequence : sequences_)
     if (sequence) states += sequence->bytes();
   const std::uint64_t scratch = a_.bytes() + matmul_.bytes() +
-                                (visible_rows_.size() + attention_scores_.size()) * sizeof(float) +
+                                visible_rows_.size() * sizeof(float) +
                                 index_scores_.size() * (sizeof(float) + sizeof(std::int32_t));
   return {{"weights", weight_bytes(weights_), true}, {"state", states}, {"scratch", scratch}};
 }
@@ -196,16 +225,59 @@ void CpuMachine::rms_normalize(std::span<const float> values,
   const float mean_square =
       kernels_.dot(values.data(), values.data(), values.size()) / static_cast<float>(values.size());
   const float inverse = 1.0F / std::sqrt(mean_square + config_.norm_epsilon);
-  for (std::size_t i = 0; i < values.size(); ++i)
-    out[i] = values[i] * inverse * (weight.empty() ? 1.0F : weight[i]);
+  kernels_.scale_weighted(out.data(), values.data(), inverse,
+                          weight.empty() ? nullptr : weight.data(), values.size());
+}
+
+// The turns of every row are the same in all layers of a family.
+void CpuMachine::begin(const StepRows& step) {
+  step_ = step;
+  const auto fill = [&](std::span<const float> frequencies, std::span<float> turns, Position p) {
+    for (std::size_t i = 0; i < frequencies.size(); ++i) {
+      // An f32 product: see apply_rope().
+      const float angle = static_cast<float>(p.value()) * frequencies[i];
+      turns[2 * i] = std::cos(angle);
+      turns[2 * i + 1] = std::sin(angle);
+    }
+  };
+  pool_.run(row_count(), [&](std::size_t r) {
+    const Position position = step_.rows[r].position;
+    fill(window_frequencies_, row(a_.window_turns, r, config_.rope_dim), position);
+    fill(compressed_frequencies_, row(a_.compressed_turns, r, config_.rope_dim), position);
+  });
+}
+
+void CpuMachine::rotate(LayerIndex index,
+                        std::size_t r,
+                        std::span<float> tail,
+                        RopeDirection direction) {
+  const auto turns = row(config_.layer(index).ratio == 0 ? a_.window_turns : a_.compressed_turns, r,
+                         config_.rope_dim);
+  for (std::size_t i = 0; i < tail.size(); i += 2) {
+    const float cosine = turns[i];
+    const float sine = direction == RopeDirection::kForward ? turns[i + 1] : -turns[i + 1];
+    const float a = tail[i];
+    const float b = tail[i + 1];
+    tail[i] = a * cosine - b * sine;
+    tail[i + 1] = a * sine + b * cosine;
+  }
 }
 
 void CpuMachine::load_row(std::span<const std::byte> stored, std::span<float> row) const {
-  if (packed()) {
-    unpack_attention_row(packed_row_, stored, row);
-  } else {
+  if (!packed()) {
     std::memcpy(row.data(), stored.data(), stored.size());
+    return;
   }
+  const PackedRowLayout& layout = packed_row_;
+  const auto scale = [&](std::size_t at) {
+    return e8m0_to_f32(static_cast<std::uint8_t>(stored[at]));
+  };
+  for (std::size_t first = 0; first < layout.nope_dim; first += kCodesPerScale)
+    kernels_.unpack_e4m3(stored.data() + first,
+                         scale(layout.scale_offset() + first / kCodesPerScale), row.data() + first,
+                         std::min(kCodesPerScale, layout.nope_dim - first));
+  kernels_.unpack_i16(stored.data() + layout.rope_offset(), scale(layout.rope_scale_offset()),
+                      row.data() + layout.nope_dim, layout.rope_dim);
 }
 
 void CpuMachine::store_row(std::span<const float> row, std::span<std::byte> stored) const {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "backend/machine.h"
+#include "backend/rope.h"
 #include "base/thread_pool.h"
 #include "cpu/activations.h"
 #include "cpu/cpu_executor.h"
@@ -38,7 +39,7 @@ class CpuMachine final : public Machine {
   void set_steering(const Steering& steering) override { steering_ = steering; }
   std::vector<MemoryItem> memory() const override;
 
-  void begin(const StepRows& step) override { step_ = step; }
+  void begin(const StepRows& step) override;
   void embed() override;
   void load_streams(ConstRows hidden) override;
   void read_streams(Rows hidden) override;
@@ -60,14 +61,14 @@ class CpuMachine final : public Machine {
   void reuse_streams() override;
   void combine_mtp() override;
   void head(HeadKind kind, std::span<const std::uint32_t> row_indices, Rows logits) override;
+  void project_attention(LayerIndex layer, bool compresses) override;
+  void reduce_and_normalize(LayerIndex layer, Sublayer sublayer) override;
 
  private:
+  void warm_weights();
   std::size_t row_count() const { return step_.rows.size(); }
   const LayerWeights& layer(LayerIndex index) const { return weights_.layer(index, config_); }
   SequenceState& state(SequenceId sequence) { return *sequences_[sequence.value()]; }
-  const std::vector<float>& frequencies(LayerIndex index) const {
-    return config_.layer(index).ratio == 0 ? window_frequencies_ : compressed_frequencies_;
-  }
   bool packed() const { return options_.codec == RowCodec::kPacked; }
 
   // Row r of a buffer.
@@ -95,6 +96,13 @@ class CpuMachine final : public Machine {
   void rms_normalize(std::span<const float> values,
                      std::span<const float> weight,
                      std::span<float> out) const;
+  // Turns the pairs of `tail` by the position of row r, forward or back.
+  void rotate(LayerIndex layer, std::size_t r, std::span<float> tail, RopeDirection direction);
+
+  const HcWeights& mixer(LayerIndex layer, Sublayer sublayer) const;
+  void mix_streams(LayerIndex layer, Sublayer sublayer);
+  void reduce_row(const HcWeights& hc, std::size_t r);
+  void normalize_row(LayerIndex layer, Sublayer sublayer, std::size_t r);
   void split_mixes(const HcWeights& hc,
                    std::span<const float> mixes,
                    std::span<float> pre,
@@ -104,8 +112,27 @@ class CpuMachine final : public Machine {
   void load_row(std::span<const std::byte> stored, std::span<float> row) const;
   void store_row(std::span<const float> row, std::span<std::byte> stored) const;
 
-  struct Compressor;
-  void project_frontier(const Compressor& compressor);
+  // One of a layer's compressors, with where its tokens and rows go.  A token contributes a
+  // projection and a gate score, each `width` values: for ratio 4 the first half of them belongs to
+  // the row after its own, the second half to its own row.
+  struct Compressor {
+    const CompressorWeights& weights;
+    LayerIndex layer;
+    std::uint32_t ratio;
+    std::size_t size;           // of a pooled row
+    std::size_t width;          // of a token's projection
+    std::vector<float>& fresh;  // [rows, 2, width] of this batch
+    StatePart frontier;
+    StatePart rows;
+    bool index_keys;
+
+    bool overlaps() const { return width != size; }
+  };
+  Compressor row_compressor(LayerIndex layer);
+  Compressor key_compressor(LayerIndex layer);
+  void add_compressor_jobs(LayerIndex layer);
+  void finish_frontier(LayerIndex layer, std::size_t r);
+  void emit_all(LayerIndex layer);
   void emit_rows(const Compressor& compressor, const RowRun& run);
   void pool_window(const Compressor& compressor,
                    const RowRun& run,
@@ -116,10 +143,38 @@ class CpuMachine final : public Machine {
                   std::span<float> pooled,
                   RowStore& store);
 
+  void add_query_job(LayerIndex layer);
+  void normalize_query_rank(LayerIndex layer, std::size_t r);
+  void expand_query(LayerIndex layer);
+  void add_key_value_job(LayerIndex layer);
+  void finish_key_value(LayerIndex layer, std::size_t r);
+
   void project_index_queries(LayerIndex layer);
+  void load_key(std::span<const std::byte> stored, std::span<float> key) const;
   void select_for_row(LayerIndex layer, const RowRun& run, std::size_t r, std::uint32_t visible);
-  std::size_t gather_rows(LayerIndex layer, const RowRun& run, std::size_t r);
-  void attend_row(LayerIndex layer, std::size_t r, std::size_t visible);
+  // Where the rows that a run sees lie: of its window those before the run, unpacked, and the
+  // compressed ones, unpacked either all or for one row at a time.
+  struct VisibleRows {
+    std::uint32_t window_count = 0;
+    bool all_compressed = false;
+  };
+  VisibleRows unpack_visible(LayerIndex layer, const RowRun& run);
+  void unpack_rows(const RowStore& store,
+                   const std::int32_t* numbers,
+                   std::uint32_t first,
+                   std::uint32_t count,
+                   std::size_t target);
+  void attend_rows(LayerIndex layer,
+                   const RowRun& run,
+                   const VisibleRows& seen,
+                   std::uint32_t first,
+                   std::uint32_t count);
+  void attend_heads(LayerIndex layer,
+                    const RowRun& run,
+                    const VisibleRows& seen,
+                    std::size_t r,
+                    std::size_t first_head,
+                    std::size_t head_count);
 
   void choose_experts(const LayerWeights& w, const LayerPlan& plan, std::size_t r);
   void group_by_expert();
@@ -142,9 +197,8 @@ class CpuMachine final : public Machine {
   std::vector<std::unique_ptr<SequenceState>> sequences_;
 
   // Scratch, grown when a sequence is opened, never in a step.
-  std::vector<float> visible_rows_;      // [visible, head_dim] of the row being attended
-  std::vector<float> attention_scores_;  // [head_count, visible]
-  std::vector<float> index_scores_;      // [compressed rows]
+  std::vector<float> visible_rows_;  // [visible, head_dim] of the run or row being attended
+  std::vector<float> index_scores_;  // [compressed rows]
   std::vector<std::int32_t> index_order_;
   std::vector<std::vector<const float*>> input_pointers_;
   std::vector<std::vector<float*>> output_pointers_;

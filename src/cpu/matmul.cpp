@@ -5,17 +5,22 @@
 #include <bit>
 
 #include "base/error.h"
-#include "quant/codec.h"
 
 namespace ds4::cpu {
 
 namespace {
 
-// f32 values decoded at a time: a multiple of every block size, small enough for the first-level
-// cache.
-constexpr std::size_t kTileValues = 1024;
-// Outputs per task: enough work to outweigh handing it out, few enough to balance.
-constexpr std::size_t kBlockOutputs = 16;
+// Outputs per task are a multiple of what a kernel takes at once, few enough to balance and enough
+// to outweigh handing them out.
+constexpr std::size_t kQuantizedOutputs = 32;
+constexpr std::size_t kFloatOutputs = 4;
+constexpr std::size_t kOutputsMax = 256;
+constexpr std::size_t kTasksPerThread = 16;
+
+std::size_t task_outputs(std::size_t total, std::size_t threads, std::size_t unit) {
+  const std::size_t even = total / (threads * kTasksPerThread);
+  return std::clamp(even / unit * unit, unit, kOutputsMax);
+}
 
 // The table slot where a row is looked for first.  Rows lie at multiples of their width, so the low
 // bits of addresses say little.
@@ -91,64 +96,67 @@ void Matmul::quantize_inputs(std::span<const MatmulJob> jobs) {
   });
 }
 
+// Node n gets the n-th part of every matrix's rows, so that its threads meet the same weights in
+// every step, whichever experts are chosen: pages of the file are placed where they are first read.
+void Matmul::split_jobs(std::span<const MatmulJob> jobs) {
+  blocks_.clear();
+  std::size_t total = 0;
+  for (const MatmulJob& job : jobs)
+    total += job.output_count;
+  const std::size_t nodes = pool_.node_count();
+  for (std::size_t node = 0; node < nodes; ++node) {
+    first_block_[node] = blocks_.size();
+    for (std::size_t j = 0; j < jobs.size(); ++j) {
+      const MatmulJob& job = jobs[j];
+      DS4_DCHECK(job.inputs.size() == job.outputs.size());
+      if (job.inputs.empty()) continue;
+      const std::size_t unit = is_quantized(job.weight->type) ? kQuantizedOutputs : kFloatOutputs;
+      const std::size_t count = task_outputs(total, pool_.thread_count(), unit);
+      for (std::size_t first = 0; first < job.output_count; first += count) {
+        if ((job.first_output + first) * nodes / job.weight->rows != node) continue;
+        blocks_.push_back({&job, j, first, std::min(count, job.output_count - first)});
+      }
+    }
+  }
+  first_block_[nodes] = blocks_.size();
+}
+
 void Matmul::run(std::span<const MatmulJob> jobs) {
   quantize_inputs(jobs);
-  blocks_.clear();
-  for (std::size_t j = 0; j < jobs.size(); ++j) {
-    const MatmulJob& job = jobs[j];
-    DS4_DCHECK(job.inputs.size() == job.outputs.size());
-    if (job.inputs.empty()) continue;
-    for (std::size_t first = 0; first < job.output_count; first += kBlockOutputs)
-      blocks_.push_back({&job, j, first, std::min(kBlockOutputs, job.output_count - first)});
-  }
-  pool_.run(blocks_.size(), [this](std::size_t i) { run_block(blocks_[i]); });
+  split_jobs(jobs);
+  pool_.run_by_node(std::span(first_block_).first(pool_.node_count() + 1),
+                    [this](std::size_t i) { run_block(blocks_[i]); });
 }
 
 void Matmul::run_block(const Block& block) const {
   const MatmulJob& job = *block.job;
   const Weight& weight = *job.weight;
-  if (!is_quantized(weight.type)) return run_float_block(block);
+  const std::byte* weights = weight.row(job.slab, job.first_output + block.first).data();
   // The kernel writes from each output pointer's start, so shifted pointers go in slices.
-  constexpr std::size_t kSlice = 256;
+  constexpr std::size_t kSlice = 1024;
   std::array<float*, kSlice> outputs;  // NOLINT: filled before use
   for (std::size_t r = 0; r < job.inputs.size(); r += kSlice) {
     const std::size_t count = std::min(kSlice, job.inputs.size() - r);
     for (std::size_t i = 0; i < count; ++i)
       outputs[i] = job.outputs[r + i] + block.first;
-    kernels_.multiply_quantized(
-        {.type = weight.type,
-         .weights = weight.row(job.slab, job.first_output + block.first).data(),
-         .row_bytes = weight.row_bytes(),
-         .columns = weight.columns,
-         .output_count = block.count,
-         .rows = job_rows_.data() + job_first_row_[block.job_index] + r,
-         .row_count = count,
-         .outputs = outputs.data()});
-  }
-}
-
-void Matmul::run_float_block(const Block& block) const {
-  const MatmulJob& job = *block.job;
-  const Weight& weight = *job.weight;
-  const ElementTypeInfo type = element_type_info(weight.type);
-  std::array<float, kTileValues> tile;  // NOLINT: filled before use
-  for (std::size_t o = block.first; o < block.first + block.count; ++o) {
-    const auto row = weight.row(job.slab, job.first_output + o);
-    for (std::size_t column = 0; column < weight.columns; column += kTileValues) {
-      const std::size_t count = std::min(kTileValues, weight.columns - column);
-      const float* values = tile.data();
-      const std::byte* bytes = row.data() + column * type.bytes;
-      if (weight.type == ElementType::kF32) {
-        values = reinterpret_cast<const float*>(bytes);
-      } else if (weight.type == ElementType::kF16) {
-        kernels_.decode_f16(bytes, tile.data(), count);
-      } else {
-        quant::decode_row(weight.type, {bytes, count * type.bytes}, std::span(tile).first(count));
-      }
-      for (std::size_t r = 0; r < job.inputs.size(); ++r) {
-        const float partial = kernels_.dot(values, job.inputs[r] + column, count);
-        job.outputs[r][o] = column == 0 ? partial : job.outputs[r][o] + partial;
-      }
+    if (is_quantized(weight.type)) {
+      kernels_.multiply_quantized({.type = weight.type,
+                                   .weights = weights,
+                                   .row_bytes = weight.row_bytes(),
+                                   .columns = weight.columns,
+                                   .output_count = block.count,
+                                   .rows = job_rows_.data() + job_first_row_[block.job_index] + r,
+                                   .row_count = count,
+                                   .outputs = outputs.data()});
+    } else {
+      kernels_.multiply_float({.type = weight.type,
+                               .weights = weights,
+                               .row_bytes = weight.row_bytes(),
+                               .columns = weight.columns,
+                               .output_count = block.count,
+                               .rows = job.inputs.data() + r,
+                               .row_count = count,
+                               .outputs = outputs.data()});
     }
   }
 }

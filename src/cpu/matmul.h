@@ -1,4 +1,5 @@
 #pragma once
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -52,8 +53,8 @@ class Matmul {
 
   void quantize_inputs(std::span<const MatmulJob> jobs);
   const QuantizedRow* find_or_add(const float* input, std::size_t columns);
+  void split_jobs(std::span<const MatmulJob> jobs);
   void run_block(const Block& block) const;
-  void run_float_block(const Block& block) const;
 
   // An input row of the current region.
   struct Input {
@@ -66,7 +67,8 @@ class Matmul {
   ThreadPool& pool_;
   const Kernels& kernels_;
   // Scratch of run(); grows to the largest region once.
-  std::vector<Block> blocks_;
+  std::vector<Block> blocks_;  // by node
+  std::array<std::size_t, ThreadPool::kNodesMax + 1> first_block_{};
   std::vector<const QuantizedRow*> job_rows_;  // of all jobs, end to end
   std::vector<std::size_t> job_first_row_;     // [jobs] into job_rows_; unused for float jobs
   // Distinct inputs: an open-addressed table by address, and the rows in order of discovery.

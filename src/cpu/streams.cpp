@@ -92,33 +92,53 @@ void CpuMachine::split_mixes(const HcWeights& hc,
   }
 }
 
-void CpuMachine::reduce_streams(LayerIndex index, Sublayer sublayer) {
+const HcWeights& CpuMachine::mixer(LayerIndex index, Sublayer sublayer) const {
   const LayerWeights& w = layer(index);
-  const HcWeights& hc = sublayer == Sublayer::kAttention ? w.attention_hc : w.ffn_hc;
+  return sublayer == Sublayer::kAttention ? w.attention_hc : w.ffn_hc;
+}
+
+void CpuMachine::reduce_row(const HcWeights& hc, std::size_t r) {
   const std::size_t streams = config_.stream_count;
-  const std::size_t mixes = streams * (2 + streams);
-  multiply(hc.fn, a_.streams, config_.streams_width(), a_.stream_mixes, mixes);
-  pool_.run(row_count(), [&](std::size_t r) {
-    const auto values = row(a_.stream_mixes, r, mixes);
-    const float rms = streams_rms(r);
-    for (float& value : values)
-      value *= rms;
-    std::array<float, kStreamsMax> pre{};
-    split_mixes(hc, values, pre, row(a_.mix, r, streams + streams * streams));
-    const auto in = row(a_.streams, r, config_.streams_width());
-    const auto out = row(a_.reduced, r, config_.width);
-    std::fill(out.begin(), out.end(), 0.0F);
-    for (std::size_t s = 0; s < streams; ++s)
-      kernels_.add_scaled(out.data(), in.data() + s * config_.width, pre[s], config_.width);
-  });
+  const auto values = row(a_.stream_mixes, r, streams * (2 + streams));
+  const float rms = streams_rms(r);
+  for (float& value : values)
+    value *= rms;
+  std::array<float, kStreamsMax> pre{};
+  split_mixes(hc, values, pre, row(a_.mix, r, streams + streams * streams));
+  const auto in = row(a_.streams, r, config_.streams_width());
+  const auto out = row(a_.reduced, r, config_.width);
+  std::fill(out.begin(), out.end(), 0.0F);
+  for (std::size_t s = 0; s < streams; ++s)
+    kernels_.add_scaled(out.data(), in.data() + s * config_.width, pre[s], config_.width);
+}
+
+void CpuMachine::normalize_row(LayerIndex index, Sublayer sublayer, std::size_t r) {
+  const LayerWeights& w = layer(index);
+  rms_normalize(row(a_.reduced, r, config_.width),
+                vector_values(sublayer == Sublayer::kAttention ? w.attention_norm : w.ffn_norm),
+                row(a_.normed, r, config_.width));
+}
+
+void CpuMachine::mix_streams(LayerIndex index, Sublayer sublayer) {
+  const std::size_t streams = config_.stream_count;
+  multiply(mixer(index, sublayer).fn, a_.streams, config_.streams_width(), a_.stream_mixes,
+           streams * (2 + streams));
+}
+
+void CpuMachine::reduce_streams(LayerIndex index, Sublayer sublayer) {
+  mix_streams(index, sublayer);
+  pool_.run(row_count(), [&](std::size_t r) { reduce_row(mixer(index, sublayer), r); });
 }
 
 void CpuMachine::normalize(LayerIndex index, Sublayer sublayer) {
-  const LayerWeights& w = layer(index);
-  const auto weight =
-      vector_values(sublayer == Sublayer::kAttention ? w.attention_norm : w.ffn_norm);
+  pool_.run(row_count(), [&](std::size_t r) { normalize_row(index, sublayer, r); });
+}
+
+void CpuMachine::reduce_and_normalize(LayerIndex index, Sublayer sublayer) {
+  mix_streams(index, sublayer);
   pool_.run(row_count(), [&](std::size_t r) {
-    rms_normalize(row(a_.reduced, r, config_.width), weight, row(a_.normed, r, config_.width));
+    reduce_row(mixer(index, sublayer), r);
+    normalize_row(index, sublayer, r);
   });
 }
 
@@ -126,19 +146,9 @@ void CpuMachine::expand_streams(LayerIndex, Sublayer) {
   const std::size_t streams = config_.stream_count;
   pool_.run(row_count(), [&](std::size_t r) {
     const auto mix = row(a_.mix, r, streams + streams * streams);
-    const auto values = row(a_.streams, r, config_.streams_width());
-    const auto output = row(a_.output, r, config_.width);
-    for (std::size_t c = 0; c < config_.width; ++c) {
-      std::array<float, kStreamsMax> old{};
-      for (std::size_t s = 0; s < streams; ++s)
-        old[s] = values[s * config_.width + c];
-      for (std::size_t to = 0; to < streams; ++to) {
-        float sum = mix[to] * output[c];
-        for (std::size_t from = 0; from < streams; ++from)
-          sum += mix[streams + from * streams + to] * old[from];
-        values[to * config_.width + c] = sum;
-      }
-    }
+    kernels_.expand_streams(row(a_.streams, r, config_.streams_width()).data(),
+                            row(a_.output, r, config_.width).data(), mix.data(),
+                            mix.data() + streams, streams, config_.width);
   });
 }
 
