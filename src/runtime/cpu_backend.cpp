@@ -21,7 +21,8 @@ std::uint64_t available_memory() {
 cpu::CpuOptions options_of(const OpenOptions& options) {
   return {.thread_count = options.thread_count,
           .rows_max = rows_of_batch(options, cpu::CpuOptions{}.rows_max),
-          .codec = options.codec};
+          .codec = options.codec,
+          .warm_weights = options.warm_weights};
 }
 
 }  // namespace

@@ -107,8 +107,6 @@ std::unique_ptr<Executor> make_executor(const OpenOptions& request, const Loaded
                             "a part of a distributed model",
                             options.model.string()));
   }
-  if (options.warm_weights)
-    model.weights.for_each([](const Weight& weight) { MappedFile::touch(weight.bytes); });
   return chosen_backend(options).make(model.config, model.weights, options);
 }
 
@@ -126,6 +124,13 @@ std::uint64_t MemoryPlan::allocated_bytes() const {
   return total;
 }
 
+std::uint64_t MemoryPlan::mapped_bytes() const {
+  std::uint64_t total = 0;
+  for (const MemoryItem& item : items)
+    total += item.mapped ? item.bytes : 0;
+  return total;
+}
+
 std::string MemoryPlan::text() const {
   constexpr double kMebi = 1024.0 * 1024.0;
   const auto line = [&](std::string_view name, std::uint64_t bytes, std::string_view note) {
@@ -135,7 +140,16 @@ std::string MemoryPlan::text() const {
   for (const MemoryItem& item : items)
     text += line(item.name, item.bytes, item.mapped ? "  mapped from the file" : "");
   text += line("allocated", allocated_bytes(), "");
-  if (available_bytes != 0) text += line("available", available_bytes, "");
+  if (available_bytes == 0) return text;
+  text += line("available", available_bytes, "");
+  const std::uint64_t left = available_bytes - std::min(available_bytes, allocated_bytes());
+  if (mapped_bytes() > left) {
+    text += fmt::format(
+        "the weights need {:.1f} MiB more than memory has left: what does not stay in the page "
+        "cache "
+        "is read from the file again, and tokens wait for the disk\n",
+        static_cast<double>(mapped_bytes() - left) / kMebi);
+  }
   return text;
 }
 

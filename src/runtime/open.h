@@ -36,7 +36,9 @@ struct MemoryPlan {
   std::vector<MemoryItem> items;
   std::uint64_t available_bytes = 0;      // of the memory that unmapped items come from; 0: unknown
   std::uint64_t allocated_bytes() const;  // sum of the items that are not mapped
-  // One line an item with its size, then the sum and what is available.
+  std::uint64_t mapped_bytes() const;     // sum of the others
+  // One line an item with its size, then the sum and what is available; a last line when the mapped
+  // items do not fit beside the allocated ones.
   std::string text() const;
 };
 
