@@ -1,7 +1,7 @@
-#include "runtime/open.h"
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+
+#include "runtime/open.h"
 
 namespace ds4 {
 namespace {
