@@ -1,9 +1,11 @@
 // ds4-server: the OpenAI and Anthropic protocols over one local model.
+#include <algorithm>
 #include <atomic>
 #include <csignal>
 #include <thread>
 
 #include <fmt/format.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/error.h"
@@ -18,48 +20,82 @@ namespace {
 
 // How long answers about a lost device may take to reach their clients.
 constexpr std::chrono::seconds kFarewell{1};
+// How often a signal or a lost device is looked for.
+constexpr std::chrono::milliseconds kPollInterval{50};
+// Descriptors of other things than connections: the model, the store, the trace, listeners.
+constexpr rlim_t kOtherDescriptors = 256;
 
-// SIGINT and SIGTERM, taken by whoever waits for them; every thread started later inherits the
-// mask.
-sigset_t block_signals() {
-  sigset_t signals;
-  sigemptyset(&signals);
-  sigaddset(&signals, SIGINT);
-  sigaddset(&signals, SIGTERM);
-  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
-  std::signal(SIGPIPE, SIG_IGN);
-  return signals;
-}
+// Waits for SIGINT and SIGTERM on a thread of its own.  The first one asks for an orderly end once
+// there is something to end in order; before that, and when it is not the first, it ends the
+// process at once, whatever the other threads are at.  Made before any other thread, which all
+// inherit that the signals are not theirs.
+class SignalWatch {
+ public:
+  SignalWatch() {
+    sigemptyset(&signals_);
+    sigaddset(&signals_, SIGINT);
+    sigaddset(&signals_, SIGTERM);
+    pthread_sigmask(SIG_BLOCK, &signals_, nullptr);
+    std::signal(SIGPIPE, SIG_IGN);
+    thread_ = std::jthread([this](const std::stop_token& stop) { run(stop); });
+  }
 
-// Waits a moment for a signal.
-bool signal_came(const sigset_t& signals) {
-  const timespec moment{.tv_sec = 0, .tv_nsec = 100'000'000};
-  return sigtimedwait(&signals, nullptr, &moment) > 0;
-}
+  void start_serving() { serving_ = true; }
+  bool end_requested() const { return end_requested_; }
 
-// Until the first signal; then drains, and a second one ends the process at once.
+ private:
+  void run(const std::stop_token& stop) {
+    const timespec moment{.tv_sec = 0, .tv_nsec = 100'000'000};
+    while (!stop.stop_requested()) {
+      if (sigtimedwait(&signals_, nullptr, &moment) <= 0) continue;
+      if (!serving_ || end_requested_.exchange(true)) ::_exit(kExitSecondSignal);
+    }
+  }
+
+  sigset_t signals_{};
+  std::atomic<bool> serving_{false};
+  std::atomic<bool> end_requested_{false};
+  std::jthread thread_;
+};
+
+// Until the first signal; then drains.
 int serve(server::Server& server,
           const ServerArguments& arguments,
-          const sigset_t& signals,
+          const SignalWatch& signals,
           const std::atomic<bool>& device_lost) {
-  while (!signal_came(signals)) {
+  while (!signals.end_requested()) {
+    std::this_thread::sleep_for(kPollInterval);
     if (!device_lost) continue;
     std::this_thread::sleep_for(kFarewell);
     write_note("ds4-server: the device failed; exiting so that it can be started anew\n");
     ::_exit(kExitDeviceLost);
   }
   write_note("ds4-server: draining\n");
-  std::atomic<bool> done{false};
-  std::jthread drain([&] {
-    server.drain(std::chrono::steady_clock::now() + std::chrono::seconds(arguments.drain_s));
-    done = true;
-  });
-  while (!done)
-    if (signal_came(signals)) ::_exit(kExitSecondSignal);
+  server.drain(std::chrono::steady_clock::now() + std::chrono::seconds(arguments.drain_s));
   return 0;
 }
 
-int run_server(ServerArguments arguments, const sigset_t& signals, const Terminal& notes) {
+// Asks for as many descriptors as the connections may take; fewer connections where there are not
+// so many.
+void fit_descriptor_limit(std::size_t& connections_max) {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  const rlim_t wanted = connections_max + kOtherDescriptors;
+  if (limit.rlim_cur < wanted) {
+    limit.rlim_cur = std::min(limit.rlim_max, wanted);
+    ::setrlimit(RLIMIT_NOFILE, &limit);
+    ::getrlimit(RLIMIT_NOFILE, &limit);
+  }
+  if (limit.rlim_cur >= wanted) return;
+  connections_max = limit.rlim_cur > 2 * kOtherDescriptors
+                        ? static_cast<std::size_t>(limit.rlim_cur - kOtherDescriptors)
+                        : static_cast<std::size_t>(limit.rlim_cur / 2);
+  write_note(fmt::format(
+      "ds4-server: the limit of {} open files leaves room for {} connections (ulimit -n)\n",
+      limit.rlim_cur, connections_max));
+}
+
+int run_server(ServerArguments arguments, SignalWatch& signals, const Terminal& notes) {
   arguments.open.log =
       log_to_standard_error(notes, arguments.verbose ? Verbosity::kVerbose : Verbosity::kNormal);
   if (arguments.open.model.empty()) arguments.open.model = default_model_path();
@@ -69,6 +105,8 @@ int run_server(ServerArguments arguments, const sigset_t& signals, const Termina
   }
   if (!arguments.key_file.empty())
     arguments.server.service.access.keys = server::read_api_keys(arguments.key_file);
+  server::check_options(arguments.server);
+  fit_descriptor_limit(arguments.server.http.connections_max);
   const InstanceLock lock(InstanceLock::default_path());
   const auto engine = open_engine(arguments.open);
   engine->throttle().set_percent(arguments.power_percent);
@@ -82,6 +120,7 @@ int run_server(ServerArguments arguments, const sigset_t& signals, const Termina
   options.http.log = arguments.open.log;
   const bool secure = !options.http.tls_certificate.empty();
   server::Server server(*engine, options);
+  signals.start_serving();
   for (const std::string& address : server.addresses()) {
     write_note(fmt::format("ds4-server: {} on {}://{}, {} conversations of {} tokens\n",
                            options.service.model_name, secure ? "https" : "http", address,
@@ -102,7 +141,8 @@ int run(int argc, char** argv, const Terminal& notes) {
   const std::filesystem::path directory = parsed.arguments->directory;
   if (!directory.empty() && ::chdir(directory.c_str()) != 0)
     throw_errno("cannot go to", directory.string());
-  return run_server(std::move(*parsed.arguments), block_signals(), notes);
+  SignalWatch signals;
+  return run_server(std::move(*parsed.arguments), signals, notes);
 }
 
 }  // namespace

@@ -109,10 +109,30 @@ void add_capacity_flags(CLI::App& app, ServerArguments& a) {
       ->group(group);
 }
 
+void add_limit_flags(CLI::App& app, ServerArguments& a) {
+  const char* const group = "Capacity";
+  app.add_option_function<std::size_t>(
+         "--max-body-mb",
+         [&http = a.server.http](std::size_t mebibytes) {
+           http.body_bytes_max = mebibytes << 20;
+           http.all_bodies_bytes_max = std::max(http.all_bodies_bytes_max, 2 * http.body_bytes_max);
+         },
+         "Most MiB of a request's body; default 64")
+      ->check(CLI::Range(1, 1024))
+      ->group(group);
+  app.add_option_function<std::uint32_t>(
+         "--stuck-seconds",
+         [&a](std::uint32_t seconds) { a.server.service.stuck = std::chrono::seconds(seconds); },
+         "A batch that runs longer makes /health/live say 503; default 600")
+      ->check(CLI::Range(1, 86400))
+      ->group(group);
+}
+
 void add_network_flags(CLI::App& app, ServerArguments& a) {
   const char* const group = "Network and safety";
   server::ServerOptions& server = a.server;
-  app.add_option("--host", server.http.host, "Address or name to listen on, IPv4 or IPv6")
+  app.add_option("--host", server.http.hosts,
+                 "Address or name to listen on, IPv4 or IPv6; repeatable")
       ->capture_default_str()
       ->group(group);
   app.add_option("--port", server.http.port, "Port; 0 takes one that is free")
@@ -168,6 +188,7 @@ ParsedArguments parse_arguments(int argc, char** argv) {
   add_model_flags(app, arguments, switches);
   add_answer_flags(app, arguments, switches);
   add_capacity_flags(app, arguments);
+  add_limit_flags(app, arguments);
   add_network_flags(app, arguments);
   add_other_flags(app, arguments);
   ParsedArguments parsed;

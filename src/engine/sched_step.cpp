@@ -91,6 +91,10 @@ void Scheduler::run_batch() {
   if (logit_rows > 0) outputs.logits = Rows(logits_.data(), {logit_rows, vocab});
   Throttle& throttle = engine_.throttle();
   const auto began = Clock::now();
+  {
+    const std::lock_guard lock(mutex_);
+    step_began_ = began;
+  }
   throttle.start();
   const bool split = throttle.percent() < 100 && rows_.size() > slots_.size();
   engine_.executor().set_layer_hook(
@@ -108,8 +112,8 @@ void Scheduler::run_batch() {
   }
   const std::lock_guard lock(mutex_);
   ++stats_.steps;
-  stats_.step_seconds_max = std::max(stats_.step_seconds_max, seconds);
-  last_step_ = Clock::now();
+  longest_step_seconds_ = std::max(longest_step_seconds_, seconds);
+  step_began_ = {};
 }
 
 void Scheduler::commit_batch() {

@@ -92,9 +92,14 @@ SchedulerStats Scheduler::stats() {
   SchedulerStats stats = stats_;
   stats.device_failed = dead_;
   stats.queued = static_cast<std::uint32_t>(waiting_);
-  if (stats.active > 0) stats.seconds_since_step = seconds_between(last_step_, Clock::now());
-  stats_.step_seconds_max = 0;
+  if (step_began_ != Clock::time_point{})
+    stats.seconds_in_step = seconds_between(step_began_, Clock::now());
   return stats;
+}
+
+double Scheduler::take_longest_step_seconds() {
+  const std::lock_guard lock(mutex_);
+  return std::exchange(longest_step_seconds_, 0);
 }
 
 void Scheduler::drain(Clock::time_point deadline) {
@@ -147,10 +152,8 @@ bool Scheduler::is_runnable() const {
 
 bool Scheduler::wait_for_work(std::stop_token stop) {
   std::unique_lock lock(mutex_);
-  const bool waited = !is_runnable();
-  if (waited) wakened_.wait(lock, stop, [&] { return wake_; });
+  if (!is_runnable()) wakened_.wait(lock, stop, [&] { return wake_; });
   wake_ = false;
-  if (waited) last_step_ = Clock::now();
   return !stop.stop_requested();
 }
 

@@ -65,8 +65,7 @@ struct SchedulerStats {
   std::uint64_t evictions = 0;  // conversations dropped for others
   std::uint32_t queued = 0;
   std::uint32_t active = 0;
-  double step_seconds_max = 0;             // of the longest step since the last call of stats()
-  double seconds_since_step = 0;           // since the last step ended, while something is active
+  double seconds_in_step = 0;              // of the batch that runs now; 0: none does
   std::vector<std::uint32_t> slot_tokens;  // [slot_count] live tokens
   std::vector<std::uint64_t> by_source;    // [ReuseSource] answers begun
   bool device_failed = false;
@@ -76,7 +75,7 @@ struct SchedulerStats {
 // step it runs one batch that holds a row for every answer being decoded and, within a bound, rows
 // of prompts being read.  Conversations stay resident in slots, and a request continues from the
 // slot that shares most with it (docs/architecture.md, the life of a request).  submit(),
-// remember(), wake(), stats() may be called from any thread.
+// remember(), wake(), stats(), take_longest_step_seconds() may be called from any thread.
 class Scheduler {
  public:
   // Allocates every slot.  Throws Error(kOutOfMemory).  `engine` and `store` (may be null) must
@@ -101,6 +100,8 @@ class Scheduler {
   void drain(std::chrono::steady_clock::time_point deadline);
 
   SchedulerStats stats();
+  // Of the longest batch since the last call.
+  double take_longest_step_seconds();
   const SchedulerOptions& options() const { return options_; }
 
  private:
@@ -168,7 +169,8 @@ class Scheduler {
   bool wake_ = false;
   bool draining_ = false;
   SchedulerStats stats_;
-  Clock::time_point last_step_{};
+  Clock::time_point step_began_{};  // of the batch that runs now
+  double longest_step_seconds_ = 0;
   std::atomic<bool> dead_{false};
   std::jthread thread_;  // last: it uses everything above
 };

@@ -1,6 +1,7 @@
 #include "server/access.h"
 
 #include <algorithm>
+#include <charconv>
 #include <fstream>
 #include <sstream>
 
@@ -14,9 +15,25 @@ namespace ds4::server {
 namespace {
 
 constexpr std::size_t kKeyBytesMin = 16;
+constexpr int kPriorityMax = 100;
 
 Sha256Digest digest_of(std::string_view text) {
   return sha256(std::as_bytes(std::span(text.data(), text.size())));
+}
+
+// Up to a word that begins with #.
+std::vector<std::string> words_of(const std::string& line) {
+  std::istringstream text(line);
+  std::vector<std::string> words;
+  for (std::string word; text >> word && !word.starts_with('#');)
+    words.push_back(word);
+  return words;
+}
+
+bool read_priority(const std::string& text, int& priority) {
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), priority);
+  return error == std::errc{} && end == text.data() + text.size() && priority >= -kPriorityMax &&
+         priority <= kPriorityMax;
 }
 
 // "[::1]:8000" to "::1", "localhost:8000" to "localhost".
@@ -52,26 +69,26 @@ std::vector<ApiKey> read_api_keys(const std::filesystem::path& path) {
   std::size_t number = 0;
   for (std::string line; std::getline(file, line);) {
     ++number;
-    std::istringstream words(line.substr(0, line.find('#')));
-    std::string name;
-    std::string key;
-    if (!(words >> name)) continue;
-    ApiKey entry;
-    entry.name = name;
-    const bool good = static_cast<bool>(words >> key) && key.size() >= kKeyBytesMin;
-    if (!good) {
+    const auto complain = [&](std::string_view problem) {
       throw Error(ErrorCode::kInvalidArgument,
-                  fmt::format("{} line {}: expected \"name key\" or \"name key priority\", the key "
-                              "with at least {} bytes",
-                              path.string(), number, kKeyBytesMin));
+                  fmt::format("{} line {}: {}", path.string(), number, problem));
+    };
+    const std::vector<std::string> words = words_of(line);
+    if (words.empty()) continue;
+    ApiKey entry;
+    entry.name = words[0];
+    if (words.size() < 2 || words.size() > 3 || words[1].size() < kKeyBytesMin ||
+        (words.size() == 3 && !read_priority(words[2], entry.priority))) {
+      complain(
+          fmt::format("expected \"name key\" or \"name key priority\", the key with at least {} "
+                      "bytes, the priority between -{} and {}",
+                      kKeyBytesMin, kPriorityMax, kPriorityMax));
     }
-    words >> entry.priority;
-    entry.digest = digest_of(key);
-    const bool known = std::any_of(keys.begin(), keys.end(),
-                                   [&](const ApiKey& other) { return other.name == name; });
-    if (known) {
-      throw Error(ErrorCode::kInvalidArgument, fmt::format("{} line {}: the name {} appears twice",
-                                                           path.string(), number, name));
+    entry.digest = digest_of(words[1]);
+    for (const ApiKey& other : keys) {
+      if (other.name == entry.name) complain(fmt::format("the name {} appears twice", entry.name));
+      if (other.digest == entry.digest)
+        complain(fmt::format("{} and {} have the same key", other.name, entry.name));
     }
     keys.push_back(std::move(entry));
   }
@@ -80,13 +97,28 @@ std::vector<ApiKey> read_api_keys(const std::filesystem::path& path) {
   return keys;
 }
 
-const ApiKey* Access::key_of(const HttpRequest& head) const {
-  std::string_view shown = head.header("x-api-key");
-  const std::string_view authorization = head.header("authorization");
-  constexpr std::string_view kBearer = "bearer ";
-  if (authorization.size() > kBearer.size() &&
-      equals_without_case(authorization.substr(0, kBearer.size()), kBearer))
-    shown = authorization.substr(kBearer.size());
+Access::Access(AccessOptions options) : options_(std::move(options)) {
+  for (const std::string& origin : options_.origins) {
+    const std::size_t scheme = origin.find("://");
+    const bool good = scheme != std::string::npos && scheme > 0 && origin.size() > scheme + 3 &&
+                      origin.find_first_of("/*", scheme + 3) == std::string::npos;
+    if (!good) {
+      throw Error(
+          ErrorCode::kInvalidArgument,
+          fmt::format("--cors {}: expected an origin such as http://localhost:3000, without "
+                      "a path; there is no wildcard",
+                      origin));
+    }
+  }
+  for (const std::string& host : options_.hosts) {
+    if (host.empty() || host.find_first_of(":/*") != std::string::npos) {
+      throw Error(ErrorCode::kInvalidArgument,
+                  fmt::format("--allowed-host {}: expected a name without port", host));
+    }
+  }
+}
+
+const ApiKey* Access::find_key(std::string_view shown) const {
   const Sha256Digest digest = digest_of(shown);
   const ApiKey* found = nullptr;
   // All of them are compared, whole: the time says nothing about any.
@@ -95,8 +127,20 @@ const ApiKey* Access::key_of(const HttpRequest& head) const {
   return shown.empty() ? nullptr : found;
 }
 
+// Either header will do: some clients send a placeholder in one of them.
+const ApiKey* Access::key_of(const HttpRequest& head) const {
+  const std::string_view authorization = head.header("authorization");
+  constexpr std::string_view kBearer = "bearer ";
+  const bool bears = authorization.size() > kBearer.size() &&
+                     equals_without_case(authorization.substr(0, kBearer.size()), kBearer);
+  const ApiKey* by_bearer = find_key(bears ? authorization.substr(kBearer.size()) : "");
+  const ApiKey* by_header = find_key(head.header("x-api-key"));
+  return by_bearer != nullptr ? by_bearer : by_header;
+}
+
 bool Access::host_is_known(std::string_view host) const {
-  if (has_keys()) return true;  // a page that was rebound to us has no key to show
+  if (has_keys()) return true;    // a page that was rebound to us has no key to show
+  if (host.empty()) return true;  // HTTP/1.0, which no browser speaks
   const std::string name = host_without_port(host);
   if (equals_without_case(name, "localhost") || is_address(name)) return true;
   return std::any_of(options_.hosts.begin(), options_.hosts.end(),

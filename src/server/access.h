@@ -19,8 +19,9 @@ struct ApiKey {
   int priority = 0;
 };
 
-// Reads a key file; # begins a comment.  Throws Error(kInvalidArgument) for a malformed line, a key
-// under 16 bytes, a name used twice, and a file that others may read.
+// Reads a key file; a word that begins with # begins a comment.  Throws Error(kInvalidArgument) for
+// a malformed line, a key under 16 bytes, a name or a key used twice, and a file that others may
+// read.
 std::vector<ApiKey> read_api_keys(const std::filesystem::path& path);
 
 struct AccessOptions {
@@ -35,7 +36,8 @@ struct AccessOptions {
 // (cross-site requests).  Immutable; any thread.
 class Access {
  public:
-  explicit Access(AccessOptions options) : options_(std::move(options)) {}
+  // Throws Error(kInvalidArgument) for an origin or a host name that no request could show.
+  explicit Access(AccessOptions options);
 
   // Nothing when it may be served.
   std::optional<Failure> check(const HttpRequest& head) const;
@@ -48,6 +50,7 @@ class Access {
  private:
   bool host_is_known(std::string_view host) const;
   bool origin_is_allowed(const HttpRequest& head) const;
+  const ApiKey* find_key(std::string_view shown) const;
 
   AccessOptions options_;
 };

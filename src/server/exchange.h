@@ -54,13 +54,14 @@ class Exchange {
   virtual void begin_stream(HttpResponse head) = 0;  // its body is sent first
   virtual void write(std::string_view bytes) = 0;
   virtual void end_stream() = 0;
-  // Bytes written and not yet taken by the network, and a call when they are all gone.
+  // Bytes written and not yet taken by the network, and one call when they are all gone.  Once the
+  // client has left there are none, and what is written goes nowhere.
   virtual std::size_t unsent_bytes() const = 0;
   virtual void on_drained(std::function<void()> callback) = 0;
   // Calls `callback` again and again until the reply has ended.
   virtual void every(std::chrono::milliseconds interval, std::function<void()> callback) = 0;
 
-  // Runs `task` on the connection's thread, unless the connection is over.
+  // Runs `task` on the connection's thread, also when the client has left.
   virtual void post(std::function<void()> task) = 0;
   // Requested when the client has left.
   virtual std::stop_token gone() const = 0;

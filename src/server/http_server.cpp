@@ -1,7 +1,6 @@
 #include "server/http_server.h"
 
-#include <condition_variable>
-#include <mutex>
+#include <array>
 #include <thread>
 
 #include <boost/asio/executor_work_guard.hpp>
@@ -9,7 +8,6 @@
 #include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/strand.hpp>
-#include <boost/asio/write.hpp>
 #include <fmt/format.h>
 
 #include "base/error.h"
@@ -24,8 +22,9 @@ using boost::system::error_code;
 namespace {
 
 constexpr int kBacklog = 1024;
-// After a failed accept, e.g. for want of descriptors.
+// After a failed accept, e.g. for want of descriptors, and between two words about it.
 constexpr std::chrono::milliseconds kAcceptPause{100};
+constexpr std::chrono::seconds kAcceptWarningPause{60};
 
 std::string address_text(const tcp::endpoint& endpoint) {
   const std::string address = endpoint.address().to_string();
@@ -34,6 +33,27 @@ std::string address_text(const tcp::endpoint& endpoint) {
 }
 
 }  // namespace
+
+void ConnectionList::add(const std::shared_ptr<Closable>& connection) {
+  const std::lock_guard lock(mutex_);
+  open_.emplace(connection.get(), connection);
+}
+
+void ConnectionList::remove(const Closable* connection) {
+  const std::lock_guard lock(mutex_);
+  open_.erase(connection);
+}
+
+void ConnectionList::close_idle() {
+  std::vector<std::shared_ptr<Closable>> open;
+  {
+    const std::lock_guard lock(mutex_);
+    for (const auto& [address, weak] : open_)
+      if (auto connection = weak.lock()) open.push_back(std::move(connection));
+  }
+  for (const auto& connection : open)
+    connection->close_when_idle();
+}
 
 struct HttpServer::Impl {
   Impl(HttpOptions options, Handler& handler)
@@ -54,12 +74,16 @@ struct HttpServer::Impl {
     asio::strand<asio::io_context::executor_type> strand;
     tcp::acceptor acceptor;
     asio::steady_timer pause;
+    std::chrono::steady_clock::time_point next_warning{};
   };
 
   void load_tls();
   void listen();
+  void listen_on(const std::string& host, std::string& problem);
   void accept(Listener& listener);
+  void warn(Listener& listener, const error_code& error);
   void serve(tcp::socket socket);
+  void run();
   void turn_away(tcp::socket socket);
 
   std::shared_ptr<HttpShared> shared;
@@ -95,20 +119,31 @@ void HttpServer::Impl::load_tls() {
 }
 
 void HttpServer::Impl::listen() {
-  const HttpOptions& options = shared->options;
+  std::string problem;
+  for (const std::string& host : shared->options.hosts)
+    listen_on(host, problem);
+  if (listeners.empty())
+    throw Error(ErrorCode::kIo, problem.empty() ? "there is no address to listen on" : problem);
+}
+
+void HttpServer::Impl::listen_on(const std::string& host, std::string& problem) {
   error_code error;
   tcp::resolver resolver(io);
   const auto found =
-      resolver.resolve(options.host, std::to_string(options.port),
+      resolver.resolve(host, std::to_string(shared->options.port),
                        tcp::resolver::passive | tcp::resolver::numeric_service, error);
   if (error) {
-    throw Error(
-        ErrorCode::kInvalidArgument,
-        fmt::format("--host {} is no address of this machine: {}", options.host, error.message()));
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("--host {} is no address of this machine: {}", host, error.message()));
   }
-  std::string problem;
   for (const auto& entry : found) {
     tcp::endpoint endpoint = entry.endpoint();
+    if (shared->options.loopback_only && !endpoint.address().is_loopback()) {
+      throw Error(ErrorCode::kInvalidArgument,
+                  fmt::format("{} can be reached by others: set keys with --api-key-file, or allow "
+                              "everyone with --insecure-no-auth",
+                              host));
+    }
     if (port != 0) endpoint.port(port);  // all on the port that was free for the first
     try {
       listeners.push_back(std::make_unique<Listener>(*this, endpoint));
@@ -123,7 +158,6 @@ void HttpServer::Impl::listen() {
     port = bound.port();
     addresses.push_back(address_text(bound));
   }
-  if (listeners.empty()) throw Error(ErrorCode::kIo, problem);
 }
 
 void HttpServer::Impl::accept(Listener& listener) {
@@ -134,13 +168,33 @@ void HttpServer::Impl::accept(Listener& listener) {
           serve(std::move(socket));
           return accept(listener);
         }
-        log(shared->options.log, LogLevel::kWarning,
-            fmt::format("cannot accept a connection: {}", error.message()));
+        warn(listener, error);
         listener.pause.expires_after(kAcceptPause);
         listener.pause.async_wait([this, &listener](const error_code& cancelled) {
           if (!cancelled) accept(listener);
         });
       });
+}
+
+void HttpServer::Impl::warn(Listener& listener, const error_code& error) {
+  const auto now = std::chrono::steady_clock::now();
+  if (now < listener.next_warning) return;
+  listener.next_warning = now + kAcceptWarningPause;
+  log(shared->options.log, LogLevel::kWarning,
+      fmt::format("cannot accept connections: {}", error.message()));
+}
+
+// Connections catch what goes wrong with them; what is left must not end the thread either.
+void HttpServer::Impl::run() {
+  for (;;) {
+    try {
+      io.run();
+      return;
+    } catch (const std::exception& error) {
+      log(shared->options.log, LogLevel::kError,
+          fmt::format("a network thread failed: {}", error.what()));
+    }
+  }
 }
 
 void HttpServer::Impl::serve(tcp::socket socket) {
@@ -160,17 +214,35 @@ void HttpServer::Impl::turn_away(tcp::socket socket) {
       "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nRetry-After: 5\r\n"
       "Connection: close\r\n\r\n";
   socket.write_some(asio::buffer(kBusy.data(), kBusy.size()), ignored);
-  socket.shutdown(tcp::socket::shutdown_both, ignored);
+  socket.shutdown(tcp::socket::shutdown_send, ignored);
+  // What is there of the request; left unread it would reset the connection before the reply.
+  std::array<char, 4096> unread;
+  while (socket.read_some(asio::buffer(unread), ignored) == unread.size() && !ignored) {
+  }
+}
+
+void HttpServer::check(const HttpOptions& options) {
+  // Never called: nothing is accepted.
+  class Nobody final : public Handler {
+   public:
+    std::optional<HttpResponse> refuse(const HttpRequest&) override { return std::nullopt; }
+    void handle(const std::shared_ptr<Exchange>&) override {}
+    HttpResponse protocol_error(int, std::string_view, std::string_view) override { return {}; }
+  } nobody;
+  const HttpServer server(options, nobody);
 }
 
 HttpServer::HttpServer(HttpOptions options, Handler& handler)
     : impl_(std::make_unique<Impl>(std::move(options), handler)) {
   impl_->load_tls();
   impl_->listen();
+}
+
+void HttpServer::start() {
   for (const auto& listener : impl_->listeners)
     asio::post(listener->strand, [impl = impl_.get(), it = listener.get()] { impl->accept(*it); });
   for (std::uint32_t i = 0; i < impl_->shared->options.thread_count; ++i)
-    impl_->threads.emplace_back([impl = impl_.get()] { impl->io.run(); });
+    impl_->threads.emplace_back([impl = impl_.get()] { impl->run(); });
 }
 
 HttpServer::~HttpServer() {
@@ -200,6 +272,7 @@ void HttpServer::stop_accepting() {
       it->pause.cancel();
     });
   }
+  impl_->shared->list.close_idle();
 }
 
 void HttpServer::wait_idle(std::chrono::steady_clock::time_point deadline) {

@@ -13,8 +13,10 @@
 namespace ds4::server {
 
 struct HttpOptions {
-  std::string host = "127.0.0.1";  // an address or a name; all of its addresses are listened on
-  std::uint16_t port = 8000;       // 0: one that is free
+  // Addresses or names; all addresses of each are listened on.
+  std::vector<std::string> hosts = {"127.0.0.1"};
+  bool loopback_only = false;  // addresses that other machines can reach are refused
+  std::uint16_t port = 8000;   // 0: one that is free
   std::uint32_t thread_count = 2;
   std::size_t connections_max = 2048;
   std::size_t header_bytes_max = 64 * 1024;
@@ -23,8 +25,9 @@ struct HttpOptions {
   std::chrono::milliseconds idle_timeout{120000};             // between requests
   std::chrono::milliseconds header_timeout{10000};  // a head, from its first byte to its end
   std::chrono::milliseconds body_timeout{60000};    // a whole body
-  std::chrono::milliseconds write_timeout{60000};   // without the client taking a byte
-  std::filesystem::path tls_certificate;            // PEM chain; empty: no TLS
+  // In which a client that is behind has to take 64 KiB, or all there is.
+  std::chrono::milliseconds write_timeout{60000};
+  std::filesystem::path tls_certificate;  // PEM chain; empty: no TLS
   std::filesystem::path tls_key;
   LogSink log = {};
 };
@@ -35,14 +38,19 @@ struct HttpOptions {
 // every method may be called from any thread.
 class HttpServer {
  public:
-  // Binds and listens.  Throws Error(kInvalidArgument | kIo) for the address, the certificate or
-  // the key.  `handler` must outlive the server.
+  // Throws what the constructor would.
+  static void check(const HttpOptions& options);
+
+  // Binds and listens; start() serves.  Throws Error(kInvalidArgument | kIo) for the address, the
+  // certificate or the key.  `handler` must outlive the server.
   HttpServer(HttpOptions options, Handler& handler);
   HttpServer(const HttpServer&) = delete;
   HttpServer& operator=(const HttpServer&) = delete;
   // Closes every connection.
   ~HttpServer();
 
+  // Call once.
+  void start();
   // "127.0.0.1:8000", one each; the ports are the real ones.
   std::vector<std::string> addresses() const;
   std::uint16_t port() const;

@@ -54,6 +54,7 @@ struct Metrics::Impl {
   Counter& steps = counters("ds4_steps_total", "Batches run").Add({});
   Counter& rejected = counters("ds4_requests_rejected_total", "Refused by a full queue").Add({});
   Counter& cancelled = counters("ds4_answers_cancelled_total", "Answers whose client left").Add({});
+  Counter& failed = counters("ds4_answers_failed_total", "Answers that ended in an error").Add({});
   Counter& evictions = counters("ds4_evictions_total", "Conversations dropped for others").Add({});
   Family<Counter>& reuse = counters("ds4_prefix_reuse_total", "Prompts by where they began");
   Gauge& queued = gauges("ds4_requests_queued", "Requests that wait for a slot").Add({});
@@ -61,6 +62,8 @@ struct Metrics::Impl {
   Gauge& connections = gauges("ds4_connections", "Open connections").Add({});
   Gauge& step_max =
       gauges("ds4_step_seconds_max", "The longest batch since the last scrape").Add({});
+  Gauge& step_now = gauges("ds4_step_seconds_now", "Of the batch that runs now; 0: none").Add({});
+  Gauge& device_failed = gauges("ds4_device_failed", "1 when the device has failed").Add({});
   Family<Gauge>& slot_tokens = gauges("ds4_slot_tokens", "Tokens of each resident conversation");
 
   std::mutex mutex;
@@ -98,7 +101,9 @@ void Metrics::count_first_token(double seconds) {
   impl_->first_token.Observe(seconds);
 }
 
-std::string Metrics::text(const SchedulerStats& stats, std::size_t connections) {
+std::string Metrics::text(const SchedulerStats& stats,
+                          double longest_step_seconds,
+                          std::size_t connections) {
   const std::lock_guard lock(impl_->mutex);
   const auto grow = [](Counter& counter, std::uint64_t now, std::uint64_t before) {
     counter.Increment(static_cast<double>(now - before));
@@ -110,6 +115,7 @@ std::string Metrics::text(const SchedulerStats& stats, std::size_t connections) 
   grow(impl_->steps, stats.steps, last.steps);
   grow(impl_->rejected, stats.rejected, last.rejected);
   grow(impl_->cancelled, stats.cancelled, last.cancelled);
+  grow(impl_->failed, stats.failed, last.failed);
   grow(impl_->evictions, stats.evictions, last.evictions);
   for (std::size_t i = 0; i < stats.by_source.size(); ++i) {
     const std::uint64_t before = last.by_source.empty() ? 0 : last.by_source[i];
@@ -119,7 +125,9 @@ std::string Metrics::text(const SchedulerStats& stats, std::size_t connections) 
   impl_->queued.Set(stats.queued);
   impl_->active.Set(stats.active);
   impl_->connections.Set(static_cast<double>(connections));
-  impl_->step_max.Set(stats.step_seconds_max);
+  impl_->step_max.Set(longest_step_seconds);
+  impl_->step_now.Set(stats.seconds_in_step);
+  impl_->device_failed.Set(stats.device_failed ? 1 : 0);
   for (std::size_t i = 0; i < stats.slot_tokens.size(); ++i)
     impl_->slot_tokens.Add({{"slot", std::to_string(i)}}).Set(stats.slot_tokens[i]);
   impl_->last = stats;

@@ -19,7 +19,9 @@ class Metrics {
   void count_answer(Protocol protocol, const Outcome& outcome, const AnswerCounts& counts);
   void count_first_token(double seconds);
   // The text of a scrape, with the scheduler's numbers of now.
-  std::string text(const SchedulerStats& stats, std::size_t connections);
+  std::string text(const SchedulerStats& stats,
+                   double longest_step_seconds,
+                   std::size_t connections);
 
  private:
   struct Impl;

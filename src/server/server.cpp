@@ -1,11 +1,5 @@
 #include "server/server.h"
 
-#include <string_view>
-
-#include <fmt/format.h>
-
-#include "base/error.h"
-
 namespace ds4::server {
 
 namespace {
@@ -13,24 +7,28 @@ namespace {
 // How long the last bytes may take once every answer has ended.
 constexpr std::chrono::seconds kFlushTime{2};
 
-bool is_loopback(std::string_view host) {
-  return host == "localhost" || host == "::1" || host.starts_with("127.");
+HttpOptions network_of(const ServerOptions& options) {
+  HttpOptions http = options.http;
+  http.loopback_only = options.service.access.keys.empty() && !options.insecure_no_auth;
+  return http;
 }
 
 }  // namespace
 
+void check_options(const ServerOptions& options) {
+  static_cast<void>(Access(options.service.access));
+  if (!options.service.trace.empty())
+    static_cast<void>(Trace(options.service.trace, options.service.trace_bytes_max));
+  HttpServer::check(network_of(options));
+}
+
 Server::Server(Engine& engine, ServerOptions options, PrefixStore* store) {
-  if (!is_loopback(options.http.host) && options.service.access.keys.empty() &&
-      !options.insecure_no_auth) {
-    throw Error(ErrorCode::kInvalidArgument,
-                fmt::format("{} can be reached by others: set keys with --api-key-file, or allow "
-                            "everyone with --insecure-no-auth",
-                            options.http.host));
-  }
+  HttpOptions network = network_of(options);
   scheduler_ = std::make_unique<Scheduler>(engine, options.scheduler, store);
   service_ = std::make_unique<Service>(*scheduler_, engine.tokenizer(), std::move(options.service));
-  http_ = std::make_unique<HttpServer>(std::move(options.http), *service_);
+  http_ = std::make_unique<HttpServer>(std::move(network), *service_);
   service_->set_connection_count([http = http_.get()] { return http->connections(); });
+  http_->start();
 }
 
 // The answers end first, while their connections still exist; then the network, whose handlers use
@@ -39,6 +37,7 @@ Server::~Server() {
   if (service_) service_->start_draining();
   if (http_) http_->stop_accepting();
   if (scheduler_) scheduler_->drain(std::chrono::steady_clock::now());
+  if (service_) service_->stop();
   http_.reset();
 }
 

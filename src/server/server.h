@@ -20,6 +20,10 @@ struct ServerOptions {
   bool insecure_no_auth = false;
 };
 
+// Throws what a Server would throw for its options alone, before a model is loaded for nothing:
+// Error(kInvalidArgument | kIo) for addresses, certificates, origins and names.
+void check_options(const ServerOptions& options);
+
 // A whole server over one engine: scheduler, routes and network, from construction to drain().
 // The engine must outlive it and is its own meanwhile.  Methods may be called from any thread.
 class Server {

@@ -16,6 +16,8 @@ namespace {
 
 constexpr std::int64_t kModelCreated = 1767225600;
 constexpr std::size_t kReplayBytesMax = std::size_t{512} << 20;
+constexpr std::size_t kWorkerCount = 2;
+constexpr std::size_t kWaitingMax = 4096;  // requests that wait to be read
 constexpr std::string_view kModelPath = "/v1/models/";
 
 struct Route {
@@ -54,7 +56,8 @@ Service::Service(Scheduler& scheduler,
       access_(options_.access),
       metrics_(options_.model_name),
       replay_(options_.replay_ids_max, kReplayBytesMax),
-      connections_([] { return std::size_t{0}; }) {
+      connections_([] { return std::size_t{0}; }),
+      workers_(kWorkerCount, kWaitingMax, options_.log) {
   if (!options_.trace.empty())
     trace_ = std::make_unique<Trace>(options_.trace, options_.trace_bytes_max);
 }
@@ -94,10 +97,11 @@ std::optional<HttpResponse> Service::refuse(const HttpRequest& head) {
   if (head.method == "OPTIONS") return preflight(head);
   const Route* route = find_route(head.path);
   if (route == nullptr) return refusal({.status = 404, .message = "unknown endpoint"});
-  if (route->method != head.method) {
+  const bool reads = route->method == "GET";
+  if (route->method != head.method && !(reads && head.method == "HEAD")) {
     HttpResponse response =
-        refusal({.status = 405, .message = fmt::format("{} takes {}", head.path, route->method)});
-    response.headers.emplace_back("Allow", std::string(route->method));
+        refusal({.status = 405, .message = fmt::format("{} takes {}", route->path, route->method)});
+    response.headers.emplace_back("Allow", reads ? "GET, HEAD" : "POST");
     return response;
   }
   if (draining_ && head.method == "POST") {
@@ -121,29 +125,51 @@ void Service::reply_json(Exchange& exchange, std::string body) {
 
 void Service::handle(const std::shared_ptr<Exchange>& exchange) {
   const std::string& path = exchange->request().path;
-  const Protocol protocol = protocol_of_path(path);
-  try {
+  fenced(exchange, [&] {
     if (path.starts_with("/health")) return health(*exchange);
     if (path.starts_with("/v1/models")) return models(*exchange);
     if (path == "/metrics") {
       HttpResponse response{.status = 200, .content_type = "text/plain; version=0.0.4"};
-      response.body = metrics_.text(scheduler_.stats(), connections_());
+      response.body =
+          metrics_.text(scheduler_.stats(), scheduler_.take_longest_step_seconds(), connections_());
       return reply(*exchange, std::move(response));
     }
-    if (path == "/v1/messages/count_tokens") return count_tokens(exchange);
-    answer(exchange, protocol);
+    if (!workers_.submit([this, exchange] { prepare(exchange); }))
+      throw Error(ErrorCode::kBusy, "too many requests wait to be read; try again later");
+  });
+}
+
+void Service::fenced(const std::shared_ptr<Exchange>& exchange, const std::function<void()>& work) {
+  Failure failure;
+  try {
+    return work();
   } catch (const Error& error) {
-    reply(*exchange, error_response(protocol, failure_of(error)));
+    failure = failure_of(error);
   } catch (const std::exception& error) {
-    log(options_.log, LogLevel::kError, fmt::format("{} failed: {}", path, error.what()));
-    reply(*exchange, error_response(protocol, {.status = 500, .message = "internal error"}));
+    log(options_.log, LogLevel::kError,
+        fmt::format("{} failed: {}", exchange->request().path, error.what()));
+    failure = {.status = 500, .message = "internal error"};
   }
+  exchange->post([this, exchange, failure] {
+    const Protocol protocol = protocol_of_path(exchange->request().path);
+    reply(*exchange, error_response(protocol, failure));
+  });
+}
+
+void Service::prepare(const std::shared_ptr<Exchange>& exchange) {
+  if (exchange->gone().stop_requested()) return;
+  const std::string& path = exchange->request().path;
+  fenced(exchange, [&] {
+    if (path == "/v1/messages/count_tokens") return count_tokens(exchange);
+    prepare_answer(exchange, protocol_of_path(path));
+  });
 }
 
 void Service::health(Exchange& exchange) {
   const std::string& path = exchange.request().path;
   const SchedulerStats stats = scheduler_.stats();
-  const bool live = !stats.device_failed;
+  const bool live = !stats.device_failed &&
+                    stats.seconds_in_step < std::chrono::duration<double>(options_.stuck).count();
   const bool ready = live && !draining_;
   const bool good = path == "/health/live" ? live : ready;
   HttpResponse response;
@@ -155,7 +181,8 @@ void Service::health(Exchange& exchange) {
                         {"ready", ready},
                         {"active", stats.active},
                         {"queued", stats.queued},
-                        {"slots", stats.slot_tokens.size()}});
+                        {"slots", stats.slot_tokens.size()},
+                        {"seconds_in_step", stats.seconds_in_step}});
   reply(exchange, std::move(response));
 }
 
@@ -218,7 +245,7 @@ std::string Service::name_space_of(const HttpRequest& request) const {
   return key == nullptr ? std::string() : key->name;
 }
 
-void Service::answer(const std::shared_ptr<Exchange>& exchange, Protocol protocol) {
+void Service::prepare_answer(const std::shared_ptr<Exchange>& exchange, Protocol protocol) {
   Ask ask = read(protocol, exchange->request().body);
   if (ask.format.kind != FormatKind::kText) {
     throw Error(ErrorCode::kInvalidArgument,
@@ -231,8 +258,13 @@ void Service::answer(const std::shared_ptr<Exchange>& exchange, Protocol protoco
                 "tool_choice: only auto and none are supported by this server");
   }
   if (const ApiKey* key = access_.key_of(exchange->request())) ask.priority = key->priority;
-  std::make_shared<Serving>(*this, exchange, std::move(ask), name_space_of(exchange->request()))
-      ->start();
+  const auto serving = std::make_shared<Serving>(*this, exchange, std::move(ask),
+                                                 name_space_of(exchange->request()));
+  const std::optional<Failure> failure = serving->prepare();
+  exchange->post([this, exchange, serving, protocol, failure] {
+    if (failure) return reply(*exchange, error_response(protocol, *failure));
+    fenced(exchange, [&] { serving->start(); });
+  });
 }
 
 void Service::count_tokens(const std::shared_ptr<Exchange>& exchange) {
@@ -241,7 +273,9 @@ void Service::count_tokens(const std::shared_ptr<Exchange>& exchange) {
   Ask ask = read_messages_to_count(exchange->request().body, defaults);
   if (options_.replays_exactly) replay_.apply(name_space_of(exchange->request()), ask.messages);
   const auto tokens = tokenizer_.encode_rendered(chat::render(ask.messages, render_options(ask)));
-  reply_json(*exchange, dump({{"input_tokens", tokens.size()}}));
+  exchange->post([this, exchange, count = tokens.size()] {
+    reply_json(*exchange, dump({{"input_tokens", count}}));
+  });
 }
 
 }  // namespace ds4::server

@@ -15,6 +15,7 @@
 #include "server/metrics.h"
 #include "server/replay_memory.h"
 #include "server/trace.h"
+#include "server/workers.h"
 
 namespace ds4::server {
 
@@ -29,6 +30,7 @@ struct ServiceOptions {
   bool replays_exactly = true;
   std::size_t replay_ids_max = 100000;
   std::chrono::milliseconds keep_alive{5000};
+  std::chrono::seconds stuck{600};  // a batch that runs longer means that the device is dead
   AccessOptions access = {};
   std::filesystem::path trace = {};
   std::uint64_t trace_bytes_max = std::uint64_t{256} << 20;
@@ -51,13 +53,19 @@ class Service final : public Handler {
   void set_connection_count(std::function<std::size_t()> count) { connections_ = std::move(count); }
   // From now on the server is not ready and new answers are refused.
   void start_draining() { draining_ = true; }
+  // Waits for requests being read; those that wait to be are dropped.  Before the network ends.
+  void stop() { workers_.stop(); }
 
  private:
   class Serving;
   friend class Serving;
 
-  void answer(const std::shared_ptr<Exchange>& exchange, Protocol protocol);
+  // On a worker's thread: from a body to what is to be done on the connection's.
+  void prepare(const std::shared_ptr<Exchange>& exchange);
+  void prepare_answer(const std::shared_ptr<Exchange>& exchange, Protocol protocol);
   void count_tokens(const std::shared_ptr<Exchange>& exchange);
+  // Runs `work`; what it throws is the exchange's reply, on the connection's thread.
+  void fenced(const std::shared_ptr<Exchange>& exchange, const std::function<void()>& work);
   void reply(Exchange& exchange, HttpResponse response);
   void reply_json(Exchange& exchange, std::string body);
   void health(Exchange& exchange);
@@ -78,6 +86,7 @@ class Service final : public Handler {
   std::function<std::size_t()> connections_;
   std::atomic<bool> draining_{false};
   std::atomic<std::uint64_t> request_count_{0};
+  Workers workers_;  // last: it uses everything above
 };
 
 }  // namespace ds4::server

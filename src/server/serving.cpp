@@ -47,31 +47,26 @@ Service::Serving::Serving(Service& service,
   writer_ = make_writer(ask_, {.created_s = std::time(nullptr)});
 }
 
-void Service::Serving::start() {
+std::optional<Failure> Service::Serving::prepare() {
   if (service_.options_.replays_exactly) service_.replay_.apply(name_space_, ask_.messages);
-  submit(chat::render(ask_.messages, render_));
+  request_.prompt = chat::render(ask_.messages, render_);
+  request_.tokens = service_.tokenizer_.encode_rendered(request_.prompt);
+  const std::uint32_t context = service_.scheduler_.options().context;
+  const auto prompt_tokens = static_cast<std::uint32_t>(request_.tokens.size());
+  if (prompt_tokens >= context) return overflow_failure(ask_.protocol, prompt_tokens, context);
+  const std::uint32_t most = service_.options_.answer_tokens_max;
+  request_.tokens_max = std::min({ask_.tokens_max.value_or(most), most, context - prompt_tokens});
+  request_.sampling = ask_.sampling;
+  request_.seed =
+      ask_.seed.value_or(static_cast<std::uint64_t>(Clock::now().time_since_epoch().count()));
+  request_.top_logprobs = ask_.top_logprobs;
+  request_.priority = ask_.priority;
+  request_.name_space = name_space_;
+  request_.stop = exchange_->gone();
+  return std::nullopt;
 }
 
-void Service::Serving::submit(tokenizer::RenderedPrompt prompt) {
-  GenerationRequest request;
-  request.prompt = std::move(prompt);
-  request.tokens = service_.tokenizer_.encode_rendered(request.prompt);
-  const std::uint32_t context = service_.scheduler_.options().context;
-  const auto prompt_tokens = static_cast<std::uint32_t>(request.tokens.size());
-  if (prompt_tokens >= context) {
-    const Failure failure = overflow_failure(ask_.protocol, prompt_tokens, context);
-    return service_.reply(*exchange_, error_response(ask_.protocol, failure));
-  }
-  const std::uint32_t most = service_.options_.answer_tokens_max;
-  request.tokens_max = std::min({ask_.tokens_max.value_or(most), most, context - prompt_tokens});
-  request.sampling = ask_.sampling;
-  request.seed =
-      ask_.seed.value_or(static_cast<std::uint64_t>(Clock::now().time_since_epoch().count()));
-  request.top_logprobs = ask_.top_logprobs;
-  request.priority = ask_.priority;
-  request.name_space = name_space_;
-  request.stop = exchange_->gone();
-
+AnswerOptions Service::Serving::answer_options() const {
   AnswerOptions options;
   options.render = render_;
   options.tools = ask_.tools;
@@ -83,17 +78,20 @@ void Service::Serving::submit(tokenizer::RenderedPrompt prompt) {
   options.top_logprobs = ask_.top_logprobs;
   options.one_call_at_most = ask_.one_call_at_most;
   options.call_id_prefix = call_prefix(ask_.protocol);
+  return options;
+}
 
+void Service::Serving::start() {
   // The answer keeps this object alive, not the other way round.
   auto self = shared_from_this();
   auto slot = std::make_shared<std::weak_ptr<Answer>>();
-  auto answer = std::make_shared<Answer>(service_.tokenizer_, std::move(options), [self, slot] {
+  auto answer = std::make_shared<Answer>(service_.tokenizer_, answer_options(), [self, slot] {
     self->exchange_->post([self, answer = slot->lock()] {
       if (answer) self->pump(answer);
     });
   });
   *slot = answer;
-  service_.scheduler_.submit(std::move(request), answer);
+  service_.scheduler_.submit(std::move(request_), answer);
   on_gone_.emplace(exchange_->gone(), [scheduler = &service_.scheduler_] { scheduler->wake(); });
   if (!ask_.streams) return;
   std::string out;

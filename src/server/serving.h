@@ -7,22 +7,25 @@
 #include <string>
 
 #include "server/answer.h"
+#include "server/errors.h"
 #include "server/service.h"
 #include "server/writer.h"
 
 namespace ds4::server {
 
 // One answer on its way out: takes what Answer queued and writes it to its exchange as fast as the
-// client reads.  Confined to the exchange's thread.
+// client reads.  Confined to the exchange's thread from start() on.
 class Service::Serving : public std::enable_shared_from_this<Service::Serving> {
  public:
   Serving(Service& service, std::shared_ptr<Exchange> exchange, Ask ask, std::string name_space);
 
-  // Renders, tokenises and submits.  Throws Error for what cannot be served.
+  // Renders and tokenises; any thread.  A refusal when the prompt does not fit.
+  std::optional<Failure> prepare();
+  // Submits what prepare() made.  Throws Error for what cannot be served.
   void start();
 
  private:
-  void submit(tokenizer::RenderedPrompt prompt);
+  AnswerOptions answer_options() const;
   void pump(const std::shared_ptr<Answer>& answer);
   void take(const AnswerEvent& event, std::string& out);
   void finish(const Outcome& outcome, const AnswerCounts& counts);
@@ -39,6 +42,7 @@ class Service::Serving : public std::enable_shared_from_this<Service::Serving> {
   const std::uint64_t number_;
   const std::chrono::steady_clock::time_point arrived_;
   std::unique_ptr<Writer> writer_;
+  GenerationRequest request_;  // until start()
   AnswerRecord record_;
   ReuseReport reuse_;
   bool has_first_token_ = false;

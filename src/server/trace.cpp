@@ -1,5 +1,8 @@
 #include "server/trace.h"
 
+#include <cerrno>
+#include <string_view>
+
 #include <fcntl.h>
 #include <nlohmann/json.hpp>
 #include <sys/stat.h>
@@ -11,23 +14,44 @@
 
 namespace ds4::server {
 
+namespace {
+
+// -1 with errno when it cannot be appended to, or not be kept private.
+int open_private(const std::filesystem::path& path) {
+  const int descriptor =
+      ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
+  if (descriptor < 0 || ::fchmod(descriptor, 0600) == 0) return descriptor;
+  const int problem = errno;
+  ::close(descriptor);
+  errno = problem;
+  return -1;
+}
+
+}  // namespace
+
 Trace::Trace(std::filesystem::path path, std::uint64_t bytes_max)
     : path_(std::move(path)),
-      bytes_max_(bytes_max) {
-  open();
+      bytes_max_(bytes_max),
+      descriptor_(open_private(path_)) {
+  if (descriptor_ < 0) throw_errno("cannot append privately to", path_.string());
+  struct stat info {};
+  written_ = ::fstat(descriptor_, &info) == 0 ? static_cast<std::uint64_t>(info.st_size) : 0;
 }
 
 Trace::~Trace() {
-  if (descriptor_ >= 0) ::close(descriptor_);
+  ::close(descriptor_);
 }
 
-void Trace::open() {
-  if (descriptor_ >= 0) ::close(descriptor_);
-  descriptor_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
-  if (descriptor_ < 0) throw_errno("cannot append to", path_.string());
-  ::fchmod(descriptor_, 0600);
-  struct stat info {};
-  written_ = ::fstat(descriptor_, &info) == 0 ? static_cast<std::uint64_t>(info.st_size) : 0;
+// Goes on with the old file when there can be no new one.
+void Trace::turn_over() {
+  std::error_code error;
+  std::filesystem::rename(path_, path_.string() + ".1", error);
+  if (error) return;
+  written_ = 0;
+  const int fresh = open_private(path_);
+  if (fresh < 0) return;
+  ::close(descriptor_);
+  descriptor_ = fresh;
 }
 
 void Trace::write(const TraceEntry& entry) {
@@ -56,13 +80,15 @@ void Trace::write(const TraceEntry& entry) {
       {"decode_s", entry.result.decode_seconds}};
   const std::string line = dump(json) + "\n";
   const std::lock_guard lock(mutex_);
-  if (written_ > 0 && written_ + line.size() > bytes_max_) {
-    std::error_code ignored;
-    std::filesystem::rename(path_, path_.string() + ".1", ignored);
-    open();
+  if (written_ > 0 && written_ + line.size() > bytes_max_) turn_over();
+  std::string_view left = line;
+  while (!left.empty()) {
+    const ssize_t done = ::write(descriptor_, left.data(), left.size());
+    if (done < 0 && errno == EINTR) continue;
+    if (done <= 0) return;
+    written_ += static_cast<std::uint64_t>(done);
+    left.remove_prefix(static_cast<std::size_t>(done));
   }
-  const ssize_t done = ::write(descriptor_, line.data(), line.size());
-  if (done > 0) written_ += static_cast<std::uint64_t>(done);
 }
 
 }  // namespace ds4::server

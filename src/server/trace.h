@@ -23,7 +23,7 @@ struct TraceEntry {
 // When it has grown beyond `bytes_max` it becomes FILE.1 and a new one begins.  Synchronised.
 class Trace {
  public:
-  // Throws Error(kIo) when the file cannot be appended to.
+  // Throws Error(kIo) when the file cannot be appended to, belongs to somebody else or is a link.
   Trace(std::filesystem::path path, std::uint64_t bytes_max);
   Trace(const Trace&) = delete;
   Trace& operator=(const Trace&) = delete;
@@ -33,12 +33,12 @@ class Trace {
   void write(const TraceEntry& entry);
 
  private:
-  void open();
+  void turn_over();
 
   const std::filesystem::path path_;
   const std::uint64_t bytes_max_;
+  int descriptor_;
   std::mutex mutex_;
-  int descriptor_ = -1;
   std::uint64_t written_ = 0;
 };
 

@@ -3,7 +3,8 @@
 //   ds4_scripted_server RULES.json [PORT]
 //
 // RULES.json: {"otherwise": "...", "per_row_us": 0, "per_run_us": 0, "slots": 4, "context": 65536,
-// "rules": [{"trigger": "...", "answer": "..."}], "keys": "FILE", "trace": "FILE"}.  Prints
+// "rules": [{"trigger": "...", "answer": "..."}], "keys": "FILE", "trace": "FILE", "hosts": [],
+// "origins": [], "allowed_hosts": [], "http": {"header_timeout_ms": ..., ...}}.  Prints
 // "listening PORT" and serves until SIGTERM, then drains.
 #include <csignal>
 #include <cstdio>
@@ -21,19 +22,64 @@ namespace {
 
 constexpr std::size_t kRulesBytesMax = std::size_t{16} << 20;
 
+using Json = nlohmann::json;
+
+ds4::test::ScriptedOptions script_of(const Json& json) {
+  ds4::test::ScriptedOptions script;
+  script.otherwise = json.value("otherwise", "Hello.");
+  script.per_row = std::chrono::microseconds(json.value("per_row_us", 0));
+  script.per_run = std::chrono::microseconds(json.value("per_run_us", 0));
+  script.rows_max = json.value("rows_max", script.rows_max);
+  for (const auto& rule : json.value("rules", Json::array()))
+    script.rules.push_back({rule.at("trigger"), rule.at("answer")});
+  return script;
+}
+
+void read_network(const Json& json, ds4::server::HttpOptions& http) {
+  const auto time = [&](const char* name, std::chrono::milliseconds& value) {
+    value = std::chrono::milliseconds(json.value(name, value.count()));
+  };
+  time("header_timeout_ms", http.header_timeout);
+  time("body_timeout_ms", http.body_timeout);
+  time("idle_timeout_ms", http.idle_timeout);
+  time("write_timeout_ms", http.write_timeout);
+  http.connections_max = json.value("connections_max", http.connections_max);
+  http.body_bytes_max = json.value("body_bytes_max", http.body_bytes_max);
+  http.all_bodies_bytes_max = json.value("all_bodies_bytes_max", http.all_bodies_bytes_max);
+  http.tls_certificate = json.value("cert", "");
+  http.tls_key = json.value("key", "");
+}
+
+ds4::server::ServerOptions options_of(const Json& json) {
+  ds4::server::ServerOptions options;
+  read_network(json.value("http", Json::object()), options.http);
+  options.http.hosts = json.value("hosts", options.http.hosts);
+  options.insecure_no_auth = json.value("insecure_no_auth", false);
+  options.scheduler.context = json.value("context", 65536U);
+  options.scheduler.slot_count = json.value("slots", 4U);
+  options.scheduler.queue_max = json.value("queue", 64U);
+  options.service.keep_alive = std::chrono::milliseconds(json.value("keep_alive_ms", 5000));
+  options.service.stuck = std::chrono::seconds(json.value("stuck_s", 600));
+  options.service.trace = json.value("trace", "");
+  options.service.trace_bytes_max = json.value("trace_bytes_max", options.service.trace_bytes_max);
+  options.service.log = [](ds4::LogLevel, std::string_view message) {
+    fmt::print(stderr, "{}\n", message);
+  };
+  options.http.log = options.service.log;
+  if (json.contains("keys"))
+    options.service.access.keys = ds4::server::read_api_keys(json["keys"].get<std::string>());
+  options.service.access.origins = json.value("origins", std::vector<std::string>{});
+  options.service.access.hosts = json.value("allowed_hosts", std::vector<std::string>{});
+  return options;
+}
+
 int run(int argc, char** argv) {
   using namespace ds4;
   if (argc < 2) {
     fmt::print(stderr, "usage: {} RULES.json [PORT]\n", argv[0]);
     return 2;
   }
-  const auto json = nlohmann::json::parse(read_text_file(argv[1], kRulesBytesMax));
-  test::ScriptedOptions script;
-  script.otherwise = json.value("otherwise", "Hello.");
-  script.per_row = std::chrono::microseconds(json.value("per_row_us", 0));
-  script.per_run = std::chrono::microseconds(json.value("per_run_us", 0));
-  for (const auto& rule : json.value("rules", nlohmann::json::array()))
-    script.rules.push_back({rule.at("trigger"), rule.at("answer")});
+  const Json json = Json::parse(read_text_file(argv[1], kRulesBytesMax));
 
   sigset_t signals;
   sigemptyset(&signals);
@@ -41,19 +87,9 @@ int run(int argc, char** argv) {
   sigaddset(&signals, SIGINT);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
 
-  server::ServerOptions options;
+  server::ServerOptions options = options_of(json);
   options.http.port = static_cast<std::uint16_t>(argc > 2 ? std::atoi(argv[2]) : 0);
-  options.scheduler.context = json.value("context", 65536U);
-  options.scheduler.slot_count = json.value("slots", 4U);
-  options.scheduler.queue_max = json.value("queue", 64U);
-  options.service.keep_alive = std::chrono::milliseconds(json.value("keep_alive_ms", 5000));
-  options.service.trace = json.value("trace", "");
-  options.service.log = [](LogLevel, std::string_view message) {
-    fmt::print(stderr, "{}\n", message);
-  };
-  if (json.contains("keys"))
-    options.service.access.keys = server::read_api_keys(json["keys"].get<std::string>());
-  options.service.access.origins = json.value("origins", std::vector<std::string>{});
+  const test::ScriptedOptions script = script_of(json);
   const auto engine = test::scripted_engine(script);
   server::Server server(*engine, options);
   fmt::print("listening {}\n", server.port());
