@@ -6,7 +6,7 @@ cd "$(dirname "$0")" || exit
 
 usage() {
   cat <<'TEXT'
-usage: ./test.sh [--quick] [--lint-seconds N]
+usage: ./test.sh [--quick] [--clients] [--lint-seconds N]
 
 Installs the Debian packages that are missing (as root or with sudo), then:
   format    every source file is as clang-format 14 leaves it
@@ -18,15 +18,18 @@ Installs the Debian packages that are missing (as root or with sudo), then:
   cuda      only where nvcc is installed: the CUDA backend compiles; with a GPU, its tests
   lint      clang-tidy 14: changed files first, then others until the time is up
 --quick stops after format and dev.  --lint-seconds sets lint's time (default 120; 0 leaves it out).
+--clients adds five coding agents from the npm registry (1.2 GB; node 20), each on a small task against the server.
 The last line is "N passed, N failed"; the exit status is 0 when none failed.
 TEXT
 }
 
+clients=no
 quick=no
 lint_seconds=120
 while [ $# -gt 0 ]; do
   case $1 in
     --quick) quick=yes ;;
+    --clients) clients=yes ;;
     --lint-seconds)
       lint_seconds=${2:?--lint-seconds needs a number}
       shift
@@ -111,6 +114,7 @@ step_dev() {
   check "dev build" build dev -- -k 0
   check "dev headers" build dev --target ds4_headers_alone -- -k 0
   tests "dev tests" build/dev -LE 'slow|device'
+  if [ "$clients" = yes ]; then tests "clients" build/dev -L agents; fi
 }
 
 # The sanitizer builds are clang's: the whole tree passes through a second compiler.  Warnings are

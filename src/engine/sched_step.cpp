@@ -1,6 +1,9 @@
 // One step of the Scheduler: stage a batch, run it, hand out what came of it.
 #include <algorithm>
+#include <exception>
 #include <utility>
+
+#include <fmt/format.h>
 
 #include "engine/sched_active.h"
 #include "engine/scheduler.h"
@@ -145,7 +148,19 @@ void Scheduler::commit_batch() {
   stats_.decode_tokens += decoded;
 }
 
+// What goes wrong in taking one answer ends that answer alone.
 void Scheduler::choose_next(Active& active) {
+  try {
+    draw_next(active);
+  } catch (const std::exception& error) {
+    log(options_.log, LogLevel::kError, fmt::format("an answer failed: {}", error.what()));
+    active.error = ErrorCode::kInternal;
+    active.message = "internal error";
+    finish(active, EndReason::kFailed);
+  }
+}
+
+void Scheduler::draw_next(Active& active) {
   const std::span<const float> logits = active.slot.session().logits();
   const TokenChoice choice = active.client->choice();
   GeneratedToken drawn;

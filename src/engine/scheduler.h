@@ -133,6 +133,7 @@ class Scheduler {
   void run_batch();
   void commit_batch();
   void choose_next(Active& active);
+  void draw_next(Active& active);
   void insert(Active& active);
   void finish(Active& active, EndReason reason);
   void remove_finished();

@@ -36,6 +36,7 @@ class Client final : public GenerationClient {
       insert_at_end = false;
       return TokenVerdict::kInsert;
     }
+    if (fails) throw Error(ErrorCode::kInternal, "a defect");
     text += tokenizer_.token_bytes(token.token);
     ++tokens;
     return !finish_at.empty() && text.ends_with(finish_at) ? TokenVerdict::kFinish
@@ -60,6 +61,7 @@ class Client final : public GenerationClient {
   std::atomic<std::uint32_t> tokens{0};
   std::uint32_t cancel_at = 0;
   bool insert_at_end = false;
+  bool fails = false;
   std::string finish_at;
   std::stop_source stop;
   ReuseReport report;
@@ -276,6 +278,21 @@ TEST_F(SchedulerTest, ASlowClientStallsItsOwnAnswerAlone) {
   scheduler_->wake();
   ASSERT_TRUE(slow->wait());
   EXPECT_EQ(slow->tokens, 51U);
+}
+
+TEST_F(SchedulerTest, ADefectInTakingAnAnswerEndsThatAnswerAlone) {
+  open({.otherwise = std::string(300, 'y'), .per_run = 1ms});
+  const auto good = client();
+  submit(user_turn("good"), good);
+  const auto bad = client();
+  bad->fails = true;
+  submit(user_turn("bad"), bad);
+  ASSERT_TRUE(bad->wait());
+  EXPECT_EQ(bad->result.reason, EndReason::kFailed);
+  ASSERT_TRUE(good->wait());
+  EXPECT_EQ(good->result.reason, EndReason::kEndOfTurn);
+  EXPECT_FALSE(scheduler_->stats().device_failed);
+  EXPECT_EQ(ask(user_turn("bad"))->result.reason, EndReason::kEndOfTurn);
 }
 
 TEST_F(SchedulerTest, RefusesWhatDoesNotFitAndWhatIsTooMany) {

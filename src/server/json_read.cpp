@@ -57,8 +57,12 @@ class StrictBuilder final : public nlohmann::json_sax<Json> {
     problem_ = std::move(message);
     return false;
   }
-  // The place of the next value.
+  // The place of the next value; null when there are too many.
   Json* place(Json value) {
+    if (++value_count_ > kJsonValuesMax) {
+      fail(fmt::format("the body holds more than {} values", kJsonValuesMax));
+      return nullptr;
+    }
     if (stack_.empty()) {
       root_ = std::move(value);
       return &root_;
@@ -74,13 +78,14 @@ class StrictBuilder final : public nlohmann::json_sax<Json> {
     return &members.back().second;
   }
   bool add(Json value) {
-    place(std::move(value));
-    return true;
+    return place(std::move(value)) != nullptr;
   }
   bool open(Json value) {
     if (stack_.size() >= kJsonDepthMax)
       return fail(fmt::format("the body nests deeper than {} levels", kJsonDepthMax));
-    stack_.push_back(place(std::move(value)));
+    Json* const opened = place(std::move(value));
+    if (opened == nullptr) return false;
+    stack_.push_back(opened);
     keys_.emplace_back();
     return true;
   }
@@ -91,6 +96,7 @@ class StrictBuilder final : public nlohmann::json_sax<Json> {
   }
 
   Json& root_;
+  std::size_t value_count_ = 0;
   std::vector<Json*> stack_;
   std::vector<std::set<std::string>> keys_;
   std::string key_;

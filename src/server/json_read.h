@@ -13,9 +13,11 @@ namespace ds4::server {
 using Json = nlohmann::ordered_json;
 
 inline constexpr std::size_t kJsonDepthMax = 128;
+// A value takes many times the bytes that stand for it: 64 MiB of "[],[]," would become 1.5 GB.
+inline constexpr std::size_t kJsonValuesMax = 1'000'000;
 
-// One JSON object.  Refused: duplicate keys, nesting beyond kJsonDepthMax, numbers beyond f64, text
-// that is not UTF-8, anything behind the end.
+// One JSON object.  Refused: duplicate keys, nesting beyond kJsonDepthMax, more than kJsonValuesMax
+// values, numbers beyond f64, text that is not UTF-8, anything behind the end.
 Json parse_body(std::string_view body);
 
 // The fields of one object.  Absent and null are the same.  `where` names the object in messages,

@@ -13,6 +13,7 @@ namespace {
 constexpr std::size_t kStopsMax = 16;
 constexpr std::size_t kStopBytesMax = 1024;
 constexpr std::size_t kToolsMax = 1024;
+constexpr std::size_t kModelBytesMax = 256;  // every event of a stream repeats it
 constexpr std::int64_t kBudgetMax = 1 << 30;
 
 constexpr std::string_view kNoImages =
@@ -85,6 +86,8 @@ std::vector<std::string> read_stops(const Fields& body, std::string_view name) {
 
 void read_model(const Fields& body, const AskDefaults& defaults, Ask& ask) {
   ask.model = body.text("model").value_or(defaults.model);
+  if (ask.model.size() > kModelBytesMax)
+    refuse_field(body.path_of("model"), fmt::format("at most {} bytes", kModelBytesMax));
   ask.think = defaults.think;
   if (ask.model == "deepseek-chat") ask.think = chat::ThinkMode::kNone;
   if (ask.model == "deepseek-reasoner" && !chat::is_thinking(ask.think))

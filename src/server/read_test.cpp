@@ -45,7 +45,18 @@ TEST(Json, RefusesWhatIsNotOneStrictObject) {
   EXPECT_THAT(refuse("{\"a\":1} x"), HasSubstr("no JSON"));
   EXPECT_THAT(refuse("{\"a\":" + std::string(10000, '[') + std::string(10000, ']') + "}"),
               HasSubstr("deeper"));
+  std::string many = "{\"a\":[0";
+  for (std::size_t i = 0; i < kJsonValuesMax; ++i)
+    many += ",0";
+  EXPECT_THAT(refuse(many + "]}"), HasSubstr("more than 1000000 values"));
   EXPECT_EQ(refuse("{\"a\":-0.0,\"b\":[{\"a\":1},{\"a\":2}]}"), "accepted");
+}
+
+TEST(Read, ANameOfTheModelIsShort) {
+  const std::string body =
+      R"({"messages":[{"role":"user","content":"x"}],"model":")" + std::string(300, 'm') + R"("})";
+  EXPECT_THAT(refusal(read_chat, body), HasSubstr("model: at most"));
+  EXPECT_THAT(refusal(read_messages_to_count, body), HasSubstr("model: at most"));
 }
 
 TEST(ReadChat, TakesAConversationWithTools) {

@@ -82,6 +82,9 @@ HttpResponse Service::preflight(const HttpRequest& head) const {
       "x-stainless-os, x-stainless-package-version, x-stainless-retry-count, x-stainless-runtime, "
       "x-stainless-runtime-version, x-stainless-timeout");
   response.headers.emplace_back("Access-Control-Max-Age", "600");
+  // Asked by a page of the wide network about a server of this machine.
+  if (!head.header("access-control-request-private-network").empty())
+    response.headers.emplace_back("Access-Control-Allow-Private-Network", "true");
   return response;
 }
 

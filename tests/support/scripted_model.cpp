@@ -35,6 +35,9 @@ class ScriptedExecutor final : public Executor {
     info_.device = "none";
     info_.rows_max = options_.rows_max;
     info_.rewind_max = 1;
+    otherwise_ = tokenizer_->encode_with_special(options_.otherwise);
+    for (const ScriptRule& rule : options_.rules)
+      scripts_.push_back(tokenizer_->encode_with_special(rule.answer));
   }
 
   const ExecutorInfo& info() const override { return info_; }
@@ -90,23 +93,24 @@ class ScriptedExecutor final : public Executor {
     const auto last = std::find(history.rbegin(), history.rend(), assistant);
     const auto opener = static_cast<std::size_t>(history.rend() - last);  // behind the marker
     const std::string before = tokenizer_->decode(std::span(history).first(opener));
-    const std::string* answer = &options_.otherwise;
+    const std::vector<TokenId>* script = &otherwise_;
     std::size_t latest = 0;
-    for (const ScriptRule& rule : options_.rules) {
-      const std::size_t at = before.rfind(rule.trigger);
+    for (std::size_t i = 0; i < options_.rules.size(); ++i) {
+      const std::size_t at = before.rfind(options_.rules[i].trigger);
       if (at == std::string::npos || at < latest) continue;
       latest = at;
-      answer = &rule.answer;
+      script = &scripts_[i];
     }
     // One token behind the marker opens or closes the reasoning.
     const std::size_t said = history.size() - std::min(history.size(), opener + 1);
-    const std::vector<TokenId> script = tokenizer_->encode_with_special(*answer);
-    return said < script.size() ? script[said] : tokenizer_->eos();
+    return said < script->size() ? (*script)[said] : tokenizer_->eos();
   }
 
   ScriptedOptions options_;
   std::shared_ptr<const Tokenizer> tokenizer_;
   std::shared_ptr<ScriptLog> log_;
+  std::vector<TokenId> otherwise_;
+  std::vector<std::vector<TokenId>> scripts_;  // of the rules' answers
   ModelConfig config_;
   ExecutorInfo info_;
   StateLayout layout_;

@@ -74,8 +74,10 @@ class Browsers(unittest.TestCase):
         reply = self.server.post("/v1/chat/completions", {**CHAT, "stream": True},
                                  Origin="http://good.example")
         self.assertIn(b"Access-Control-Allow-Origin: http://good.example", reply)
-        reply = self.server.raw(request("OPTIONS", "/v1/messages", Origin="http://good.example"))
+        reply = self.server.raw(request("OPTIONS", "/v1/messages", Origin="http://good.example",
+                                        Access_Control_Request_Private_Network="true"))
         self.assertEqual(status(reply), 204)
+        self.assertIn(b"Access-Control-Allow-Private-Network: true", reply)
         self.assertIn(b"Access-Control-Allow-Headers: authorization", reply)
         # An error has to be readable too.
         reply = self.server.post("/v1/messages", {}, Origin="http://good.example")
