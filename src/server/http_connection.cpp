@@ -256,7 +256,12 @@ template <class Stream>
 void Connection<Stream>::on_read_some(const error_code& error, std::size_t bytes) {
   if (state_ == State::kLingering) return discard();
   if (state_ == State::kClosed) return;
-  if (error) return close();
+  if (error) {
+    // A whole reply is still sent to a client that closed its side alone.
+    if (!ended_ || outbound_.empty()) return close();
+    keep_alive_ = false;
+    return;
+  }
   buffer_.commit(bytes);
   // Bytes sent ahead are the next request's: they wait.
   if (state_ == State::kIdle) return read_head();
