@@ -77,9 +77,7 @@ class StrictBuilder final : public nlohmann::json_sax<Json> {
     members.push_back(Json::object_t::value_type(key_, std::move(value)));
     return &members.back().second;
   }
-  bool add(Json value) {
-    return place(std::move(value)) != nullptr;
-  }
+  bool add(Json value) { return place(std::move(value)) != nullptr; }
   bool open(Json value) {
     if (stack_.size() >= kJsonDepthMax)
       return fail(fmt::format("the body nests deeper than {} levels", kJsonDepthMax));

@@ -1,5 +1,9 @@
 #include "server/metrics.h"
 
+#include <algorithm>
+#include <ctime>
+#include <filesystem>
+#include <fstream>
 #include <mutex>
 
 #include <prometheus/counter.h>
@@ -7,6 +11,7 @@
 #include <prometheus/histogram.h>
 #include <prometheus/registry.h>
 #include <prometheus/text_serializer.h>
+#include <unistd.h>
 
 namespace ds4::server {
 
@@ -18,6 +23,24 @@ using prometheus::Gauge;
 using prometheus::Histogram;
 
 const Histogram::BucketBoundaries kSeconds{0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300};
+
+// Of this process, mapped weights included; 0 where the system does not say.
+double resident_bytes() {
+  std::ifstream file("/proc/self/statm");
+  double total_pages = 0;
+  double resident_pages = 0;
+  file >> total_pages >> resident_pages;
+  return resident_pages * static_cast<double>(::sysconf(_SC_PAGESIZE));
+}
+
+double open_descriptors() {
+  std::error_code error;
+  double count = 0;
+  for (std::filesystem::directory_iterator it("/proc/self/fd", error), end; it != end && !error;
+       it.increment(error))
+    ++count;
+  return std::max(count - 1, 0.0);  // without the folder's own
+}
 
 }  // namespace
 
@@ -62,6 +85,9 @@ struct Metrics::Impl {
   Gauge& connections = gauges("ds4_connections", "Open connections").Add({});
   Gauge& step_max =
       gauges("ds4_step_seconds_max", "The longest batch since the last scrape").Add({});
+  Gauge& resident =
+      gauges("process_resident_memory_bytes", "Memory, mapped weights included").Add({});
+  Gauge& descriptors = gauges("process_open_fds", "Open files and connections").Add({});
   Gauge& step_now = gauges("ds4_step_seconds_now", "Of the batch that runs now; 0: none").Add({});
   Gauge& device_failed = gauges("ds4_device_failed", "1 when the device has failed").Add({});
   Family<Gauge>& slot_tokens = gauges("ds4_slot_tokens", "Tokens of each resident conversation");
@@ -72,6 +98,9 @@ struct Metrics::Impl {
 
 Metrics::Metrics(const std::string& model) : impl_(std::make_unique<Impl>()) {
   impl_->gauges("ds4_info", "The model that is served").Add({{"model", model}}).Set(1);
+  impl_->gauges("process_start_time_seconds", "When the server began, in Unix time")
+      .Add({})
+      .Set(static_cast<double>(std::time(nullptr)));
 }
 
 Metrics::~Metrics() = default;
@@ -126,6 +155,8 @@ std::string Metrics::text(const SchedulerStats& stats,
   impl_->active.Set(stats.active);
   impl_->connections.Set(static_cast<double>(connections));
   impl_->step_max.Set(longest_step_seconds);
+  impl_->resident.Set(resident_bytes());
+  impl_->descriptors.Set(open_descriptors());
   impl_->step_now.Set(stats.seconds_in_step);
   impl_->device_failed.Set(stats.device_failed ? 1 : 0);
   for (std::size_t i = 0; i < stats.slot_tokens.size(); ++i)

@@ -3,6 +3,7 @@
 Runs ds4_scripted_server (DS4_SCRIPTED_SERVER), whose model says what the rules tell it.
 """
 import json
+import re
 import time
 import unittest
 
@@ -244,11 +245,24 @@ class Framing(unittest.TestCase):
                 self.assertEqual(status(link.recv(4096)), 200)
 
     def test_health_and_metrics(self):
-        self.assertTrue(body(self.server.get("/health/ready"))["ready"])
-        text = self.server.get("/metrics")
-        self.assertIn(b"ds4_tokens_total", text)
-        self.assertIn(b"ds4_http_requests_total", text)
-
+        for path in ("/health", "/health/live", "/health/ready"):
+            health = body(self.server.get(path))
+            self.assertEqual((health["status"], health["live"], health["ready"]), ("ready", True, True))
+        self.server.post("/v1/chat/completions", {**CHAT, "stream": True})
+        self.server.get("/v1/models/anything-a-client-made-up")
+        text = self.server.get("/metrics").split(b"\r\n\r\n", 1)[1].decode()
+        names = {line.split("{")[0].split(" ")[0] for line in text.splitlines() if not line.startswith("#")}
+        # Every name of the page is there, once it has something to say, and no other.
+        with open("docs/protocols/http.md", encoding="utf-8") as file:
+            table = file.read().split("## Metrics", 1)[1]
+        documented = set(re.findall(r"`((?:ds4|process)_\w+)", table))
+        seen = {re.sub(r"_(bucket|sum|count)$", "", name) for name in names}
+        self.assertLessEqual(seen, documented)
+        absent = documented - seen
+        self.assertLessEqual(absent, {"ds4_tool_call_repairs_total", "ds4_store_total", "ds4_store"})
+        self.assertNotIn("made-up", text)
+        for line in text.splitlines():
+            self.assertRegex(line, r"^(# (HELP|TYPE) |[a-z0-9_]+(\{[a-z_]+=\".*\"\})? [-+.0-9a-zN]+$)")
 
 
 if __name__ == "__main__":
