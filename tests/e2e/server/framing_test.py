@@ -134,7 +134,7 @@ class Framing(unittest.TestCase):
         ]
         shapes += [post(chunked, data + b"\r\n0\r\n\r\n") for data in
                    (b"zz\r\n{}", b"-2\r\n{}", b"0x2\r\n{}", b"2\n{}", b"2\r\n{}xx", b"\r\n{}",
-                    b"FFFFFFFFFFFFFFFFF\r\n{}", b"2;" + b"x" * 100000 + b"\r\n{}")]
+                    b"FFFFFFFFFFFFFFFFF\r\n{}", b"2;" + b"x" * 1000000 + b"\r\n{}")]
         for shape in shapes:
             reply = self.server.raw(shape + hidden)
             self.assertIn(status(reply), (400, 501), (shape[:200], reply[:200]))
