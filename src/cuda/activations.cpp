@@ -28,6 +28,8 @@ void Activations::visit(const ModelConfig& c, std::uint32_t rows_max, bool has_m
   rows_of(normed, c.width);
   rows_of(head_normed, c.width);
   place(integers, kMatvecRowsMax * integer_rows_bytes(1, c.width));
+  const auto group_width = static_cast<std::uint32_t>(c.heads_width() / c.output_group_count);
+  place(heads_integers, kMatvecRowsMax * c.output_group_count * integer_rows_bytes(1, group_width));
   rows_of(query_rank, c.query_rank);
   rows_of(query_rank_normed, c.query_rank);
   rows_of(query, c.heads_width());

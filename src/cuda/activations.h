@@ -1,6 +1,7 @@
 #pragma once
 #include <cstdint>
 
+#include "cuda/attend.h"
 #include "cuda/device.h"
 #include "cuda/grouped_experts.h"
 #include "cuda/step.h"
@@ -14,7 +15,7 @@ inline constexpr std::uint32_t kRecordRowsMax = 32;
 // Rows whose logits are made at a time.
 inline constexpr std::uint32_t kLogitRows = 32;
 // Parts that a row's past is cut into when few rows would leave the card idle.
-inline constexpr std::uint32_t kSplitsMax = 16;
+inline constexpr std::uint32_t kSplitsMax = kAttendSplitsMax;
 
 // The buffers that stages pass data through, sized for `rows_max` rows (backend/stages.h names
 // them), in one allocation.  One row's width is in the comment.
@@ -35,6 +36,7 @@ struct Activations {
   float* normed;                 // [width]
   float* head_normed;            // [width]
   std::byte* integers;           // [width] as integers (integer_rows.h) of kMatvecRowsMax rows
+  std::byte* heads_integers;     // [groups] of a group's heads, likewise
   float* query_rank;             // [query_rank], raw
   float* query_rank_normed;      // [query_rank]
   float* query;                  // [heads_width]

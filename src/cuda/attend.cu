@@ -23,6 +23,7 @@
 // With splits, blocks leave unnormalised parts that a second launch adds in split order.  Which
 // tile goes to which split follows from the row's own position, never from the batch.
 #include "cuda/attend.h"
+#include "cuda/integer_dot.cuh"
 #include "cuda/reduce.cuh"
 #include "cuda/rows.cuh"
 #include "cuda/tile_product.h"
@@ -82,8 +83,8 @@ struct Shared : Operands<kTiles, kGroup> {
   float keep[kTiles * 16];
   // Of the row's position: cosine and sine of every pair of the rotated channels.
   float turns[kRopeDim / 2][2];
-  // The next tile, packed; blocks of few heads have one tile to do and read it where it is.
-  alignas(16) std::byte packed[kTiles == 4 ? kTile : 1][kRowBytes];
+  // The next tile, packed.
+  alignas(16) std::byte packed[kTile][kRowBytes];
 };
 
 struct Visible {
@@ -455,33 +456,27 @@ DS4_DEVICE void fetch_tile(const AttendJob& job,
 template <std::uint32_t kTiles, bool kGroup>
 DS4_KERNEL void DS4_BOUNDS(kThreads, 1) attend(AttendJob job) {
   auto& s = shared_memory<kTiles, kGroup>();
-  constexpr bool kAhead = kTiles == 4;
   wait_for_inputs();
   const std::uint32_t r = blockIdx.z;
   const std::uint32_t first_head = blockIdx.y * kTiles * 16;
   const StepRow row = job.step.rows[r];
   const Visible visible = visible_rows(job, row);
   const LayerState state = job.step.states[std::size_t{row.sequence} * job.step.layers + job.layer];
-  if constexpr (kAhead) fetch_tile(job, row, r, visible, state, blockIdx.x * kTile, s);
+  fetch_tile(job, row, r, visible, state, blockIdx.x * kTile, s);
   load_query<kTiles>(job, row, r, first_head, s);
   float out[8 * kTiles][4] = {};
   for (std::uint32_t first = blockIdx.x * kTile; first < visible.total;
        first += gridDim.x * kTile) {
     const std::uint32_t count = visible.total - first < kTile ? visible.total - first : kTile;
-    if constexpr (kAhead) copy_async_wait<0>();
+    copy_async_wait<0>();
     block_sync();  // the tile before is no longer read, the next one is there
 #pragma unroll 2
     for (std::uint32_t i = threadIdx.x / 32; i < kTile; i += kThreads / 32) {
-      if constexpr (kAhead) {
-        unpack_row(s.packed[i], i, s);
-      } else {
-        const std::uint32_t index = first + (i < count ? i : count - 1);
-        unpack_row(row_at(job, row, r, visible, state, index), i, s);
-      }
+      unpack_row(s.packed[i], i, s);
     }
     if constexpr (kGroup) publish_shared();
     block_sync();
-    if constexpr (kAhead) fetch_tile(job, row, r, visible, state, first + gridDim.x * kTile, s);
+    fetch_tile(job, row, r, visible, state, first + gridDim.x * kTile, s);
     score_tile(s);
     block_sync();
     weigh_tile(s, count);
@@ -493,36 +488,52 @@ DS4_KERNEL void DS4_BOUNDS(kThreads, 1) attend(AttendJob job) {
   write_heads<kTiles>(job, r, first_head, s, out);
 }
 
-// Adds the parts of one head of one row.
+// Adds the parts of one head of one row: two warps, a thread 8 channels.
 DS4_KERNEL void add_parts(AttendJob job) {
   wait_for_inputs();
   const std::uint32_t head = blockIdx.x;
   const std::uint32_t r = blockIdx.y;
+  const std::uint32_t lane = threadIdx.x % 32;
   const std::size_t first = std::size_t{r} * job.splits * job.head_count + head;
-  float largest = job.sinks[head];
-  for (std::uint32_t p = 0; p < job.splits; ++p)
-    largest = fmaxf(largest, job.part_sums[(first + std::size_t{p} * job.head_count) * 2]);
-  float sum = expf(job.sinks[head] - largest);
-  Float4 v = {0, 0, 0, 0};
-  const std::uint32_t c = threadIdx.x * 4;
+  // Lane p holds part p's largest score and sum.
+  static_assert(kAttendSplitsMax <= 32);
+  const std::size_t mine = (first + std::size_t{lane} * job.head_count) * 2;
+  const bool real = lane < job.splits;
+  const float part_largest = real ? job.part_sums[mine] : -INFINITY;
+  const float part_sum = real ? job.part_sums[mine + 1] : 0.0F;
+  const float largest = fmaxf(job.sinks[head], warp_max(part_largest));
+  const float keep = expf(part_largest - largest);
+  const float sum = expf(job.sinks[head] - largest) + warp_sum(part_sum * keep);
+  const std::uint32_t c = threadIdx.x * 8;
+  float v[8] = {};
+#pragma unroll 4
   for (std::uint32_t p = 0; p < job.splits; ++p) {
-    const std::size_t part = first + std::size_t{p} * job.head_count;
-    const float keep = expf(job.part_sums[part * 2] - largest);
-    if (keep == 0) continue;
-    sum += job.part_sums[part * 2 + 1] * keep;
-    const Float4 x = *reinterpret_cast<const Float4*>(job.part_values + part * kHeadDim + c);
-    v = {v.x + keep * x.x, v.y + keep * x.y, v.z + keep * x.z, v.w + keep * x.w};
+    const float weight = shuffle_from(keep, static_cast<int>(p));
+    float x[8];
+    load8(job.part_values + (first + std::size_t{p} * job.head_count) * kHeadDim, kHeadDim, c, x);
+#pragma unroll
+    for (int i = 0; i < 8; ++i)
+      v[i] += weight * x[i];
   }
-  v = {v.x / sum, v.y / sum, v.z / sum, v.w / sum};
+#pragma unroll
+  for (int i = 0; i < 8; ++i)
+    v[i] /= sum;
   if (c >= kNopeDim) {
     const std::uint32_t position = job.step.rows[r].position;
-    const std::uint32_t pair = (c - kNopeDim) / 2;
-    rotate(&v.x, &v.y, position, job.frequencies[pair], -1.0F);
-    rotate(&v.z, &v.w, position, job.frequencies[pair + 1], -1.0F);
+#pragma unroll
+    for (std::uint32_t i = 0; i < 4; ++i)
+      rotate(&v[2 * i], &v[2 * i + 1], position, job.frequencies[(c - kNopeDim) / 2 + i], -1.0F);
   }
   const std::size_t at = (std::size_t{r} * job.head_count + head) * kHeadDim + c;
-  write_channels(job, at, v.x, v.y);
-  write_channels(job, at + 2, v.z, v.w);
+#pragma unroll
+  for (std::uint32_t i = 0; i < 8; i += 2)
+    write_channels(job, at + i, v[i], v[i + 1]);
+  if (job.heads_integers == nullptr) return;
+  const std::uint32_t group = head / job.group_heads;
+  const IntegerRows to =
+      row_integers(job.heads_integers, r * (job.head_count / job.group_heads) + group,
+                   job.group_heads * kHeadDim);
+  put_integers(to, 0, (head % job.group_heads * kHeadDim + c) / 256, v);
 }
 
 template <std::uint32_t kTiles, bool kGroup>
@@ -555,7 +566,7 @@ void attend_rows(Stream& stream, const DeviceInfo& device, const AttendJob& job)
   }
   if (job.splits == 1) return;
   launch(stream, "joining attention parts",
-         {.grid_x = job.head_count, .grid_y = job.step.count, .threads = kHeadDim / 4}, add_parts,
+         {.grid_x = job.head_count, .grid_y = job.step.count, .threads = kHeadDim / 8}, add_parts,
          job);
 }
 

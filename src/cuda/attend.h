@@ -22,6 +22,10 @@ struct AttendJob {
   // product.
   float* heads = nullptr;
   std::uint16_t* heads_rounded = nullptr;
+  // The heads again, as integers (integer_rows.h) [rows, groups] of group_heads heads; with more
+  // than 1 split, or null.
+  std::byte* heads_integers = nullptr;
+  std::uint32_t group_heads = 1;
   // Parts of a row's past that separate blocks take; 1: none, and the two below are unused.
   std::uint32_t splits = 1;
   float* part_values = nullptr;  // [rows, splits, head_count, kHeadDim]
@@ -30,6 +34,7 @@ struct AttendJob {
 };
 
 inline constexpr std::uint32_t kAttendTileRows = 64;
+inline constexpr std::uint32_t kAttendSplitsMax = 16;
 
 void attend_rows(Stream& stream, const DeviceInfo& device, const AttendJob& job);
 

@@ -180,7 +180,7 @@ void CudaMachine::attend(LayerIndex index) {
   if (!attends_raw_queries()) {
     // One part a tile where the tiles are bounded; a fixed number where they grow with the context.
     const std::uint32_t window_tiles = (config_.window + kAttendTileRows - 1) / kAttendTileRows;
-    splits = plan.ratio == 0 ? window_tiles : kSplitsMax;
+    splits = plan.ratio == 0 ? std::max(2U, window_tiles) : kSplitsMax;  // parts are joined
     if (plan.ratio == 4)
       splits = std::min(kSplitsMax, (config_.window + config_.index_top_k + kAttendTileRows - 1) /
                                         kAttendTileRows);
@@ -200,6 +200,8 @@ void CudaMachine::attend(LayerIndex index) {
                .selection = a_.selection,
                .heads = few() ? a_.heads : nullptr,
                .heads_rounded = few() ? nullptr : a_.heads_rounded,
+               .heads_integers = few() ? a_.heads_integers : nullptr,
+               .group_heads = config_.head_count / config_.output_group_count,
                .splits = splits,
                .part_values = a_.part_values,
                .part_sums = a_.part_sums});
@@ -222,6 +224,7 @@ void CudaMachine::project_out(LayerIndex index) {
     MatvecJob& job = jobs.add(w.output_a, a_.heads, groups * group_width, a_.output_low, low);
     job.rows_per_group = config_.output_rank;
     job.group_columns = group_width;
+    job.integers = a_.heads_integers;
     run_matvec(stream_, device_, "output projection, low", jobs);
     multiply("output projection", w.output_b, a_.output_low, low, a_.output, config_.width,
              row_count());

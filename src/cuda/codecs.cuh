@@ -30,9 +30,33 @@ namespace ds4::cuda {
 template <ElementType type>
 struct Codec;
 
-// The magnitudes of IQ2_XXS, in shared memory while a kernel needs them: 256 rows of 8 bytes.
-using Grid = Words2;
+// IQ2_XXS's codebook, in shared memory while a kernel needs it: magnitudes and signs as selectors
+// of bytes, four bits a number: 0, 1, 2 for 8, 25, 43, and 4 more for the negative ones.
 inline constexpr int kGridRows = 256;
+struct Codebook {
+  std::uint32_t magnitudes[kGridRows];
+  std::uint32_t signs[128];  // by the seven stored signs; the eighth makes their number even
+};
+
+// By the whole block, from the magnitudes as [kGridRows][8] bytes.
+DS4_DEVICE void load_codebook(const std::byte* magnitudes, Codebook* shared) {
+  // 8, 25 and 43 differ in their upper four bits: 0, 1, 2.
+  const auto four = [](std::uint32_t bytes) {
+    const std::uint32_t upper = (bytes >> 4) & 0x0F0F0F0FU;
+    const std::uint32_t pairs = upper | (upper >> 4);
+    return (pairs & 0xFF) | ((pairs >> 8) & 0xFF00);
+  };
+  const auto* from = reinterpret_cast<const Words2*>(magnitudes);
+  for (std::uint32_t i = threadIdx.x; i < kGridRows; i += blockDim.x)
+    shared->magnitudes[i] = four(from[i].x) | (four(from[i].y) << 16);
+  for (std::uint32_t i = threadIdx.x; i < 128; i += blockDim.x) {
+    const std::uint32_t all = i | (static_cast<std::uint32_t>(count_bits(i) & 1) << 7);
+    std::uint32_t spread = 0;
+    for (std::uint32_t k = 0; k < 8; ++k)
+      spread |= ((all >> k) & 1) << (4 * k + 2);
+    shared->signs[i] = spread;
+  }
+}
 
 DS4_DEVICE float signed_byte(std::uint32_t word, int index) {
   return static_cast<float>(static_cast<std::int8_t>((word >> (8 * index)) & 255));
@@ -57,7 +81,7 @@ struct Codec<ElementType::kF32> {
     return {load_streaming(from), load_streaming(from + 1)};
   }
   static DS4_DEVICE std::uint32_t column(std::uint32_t unit, int) { return unit * kUnit; }
-  static DS4_DEVICE void decode(const Unit& r, int, const Grid*, float (&w)[8]) {
+  static DS4_DEVICE void decode(const Unit& r, int, const Codebook*, float (&w)[8]) {
     const std::uint32_t words[8] = {r.low.x,  r.low.y,  r.low.z,  r.low.w,
                                     r.high.x, r.high.y, r.high.z, r.high.w};
 #pragma unroll
@@ -80,7 +104,7 @@ struct Codec<ElementType::kF16> {
     return {load_streaming(reinterpret_cast<const Words4*>(codes) + unit)};
   }
   static DS4_DEVICE std::uint32_t column(std::uint32_t unit, int) { return unit * kUnit; }
-  static DS4_DEVICE void decode(const Unit& r, int, const Grid*, float (&w)[8]) {
+  static DS4_DEVICE void decode(const Unit& r, int, const Codebook*, float (&w)[8]) {
     const std::uint32_t words[4] = {r.q.x, r.q.y, r.q.z, r.q.w};
 #pragma unroll
     for (int i = 0; i < 8; ++i)
@@ -100,7 +124,7 @@ struct Codec<ElementType::kBF16> {
     return Codec<ElementType::kF16>::load(codes, scales, columns, unit);
   }
   static DS4_DEVICE std::uint32_t column(std::uint32_t unit, int) { return unit * kUnit; }
-  static DS4_DEVICE void decode(const Unit& r, int, const Grid*, float (&w)[8]) {
+  static DS4_DEVICE void decode(const Unit& r, int, const Codebook*, float (&w)[8]) {
     const std::uint32_t words[4] = {r.q.x, r.q.y, r.q.z, r.q.w};
 #pragma unroll
     for (int i = 0; i < 8; ++i)
@@ -120,9 +144,9 @@ struct QuantisedCodec {
     return unit / 4 * (32 * kSegments) + static_cast<std::uint32_t>(segment) * 32 + unit % 4 * 8;
   }
   template <class Unit>
-  static DS4_DEVICE void decode(const Unit& u, int segment, const Grid* grid, float (&w)[8]) {
+  static DS4_DEVICE void decode(const Unit& u, int segment, const Codebook* book, float (&w)[8]) {
     std::uint32_t words[2];
-    Self::integers(u, segment, grid, words);
+    Self::integers(u, segment, book, words);
     const float scale = Self::scale(u, segment);
     float min = 0;
     if constexpr (Self::kHasMins)
@@ -149,7 +173,7 @@ struct Codec<ElementType::kQ8_0> : QuantisedCodec<Codec<ElementType::kQ8_0>, 2> 
             reinterpret_cast<const std::uint32_t*>(scales)[unit / 4]};
   }
   static DS4_DEVICE void finish(Unit&) {}
-  static DS4_DEVICE void integers(const Unit& u, int s, const Grid*, std::uint32_t (&w)[2]) {
+  static DS4_DEVICE void integers(const Unit& u, int s, const Codebook*, std::uint32_t (&w)[2]) {
     w[0] = s == 0 ? u.q.x : u.q.z;
     w[1] = s == 0 ? u.q.y : u.q.w;
   }
@@ -178,26 +202,24 @@ struct Codec<ElementType::kIQ2XXS> : QuantisedCodec<Codec<ElementType::kIQ2XXS>,
     all |= shuffle_xor(all, 1);
     u.scales = all | shuffle_xor(all, 2);
   }
-  static DS4_DEVICE void integers(const Unit& u, int s, const Grid* grid, std::uint32_t (&w)[2]) {
-    const Words2 row = grid[((s < 4 ? u.q.x : u.q.y) >> (8 * (s % 4))) & 255];
+  static DS4_DEVICE void integers(const Unit& u,
+                                  int s,
+                                  const Codebook* book,
+                                  std::uint32_t (&w)[2]) {
     const std::uint64_t all = u.q.z | (static_cast<std::uint64_t>(u.q.w) << 32);
-    const std::uint32_t index = static_cast<std::uint32_t>(all >> (7 * s)) & 127;
-    // The eighth sign makes the number of negative values even.
-    const std::uint32_t signs = index | (static_cast<std::uint32_t>(count_bits(index)) << 7);
-    w[0] = negated(row.x, signs & 15);
-    w[1] = negated(row.y, (signs >> 4) & 15);
+    const std::uint32_t selectors =
+        book->magnitudes[((s < 4 ? u.q.x : u.q.y) >> (8 * (s % 4))) & 255] |
+        book->signs[static_cast<std::uint32_t>(all >> (7 * s)) & 127];
+    w[0] = pick_bytes(kPositive, kNegative, selectors & 0xFFFF);
+    w[1] = pick_bytes(kPositive, kNegative, selectors >> 16);
   }
   static DS4_DEVICE float scale(const Unit& u, int s) {
     return half_to_float(u.d) * static_cast<float>(2 * ((u.scales >> (4 * s)) & 15) + 1) * 0.125F;
   }
 
  private:
-  // Four bytes, none of them 0, negated where their bit of `signs` is set.
-  static DS4_DEVICE std::uint32_t negated(std::uint32_t bytes, std::uint32_t signs) {
-    const std::uint32_t spread = signs * 0x10204080U;  // bit i to the top of byte i
-    const std::uint32_t mask = pick_bytes(spread, spread, 0xBA98);
-    return (bytes ^ mask) + (mask & 0x01010101U);
-  }
+  static constexpr std::uint32_t kPositive = 0x002B1908U;
+  static constexpr std::uint32_t kNegative = 0x00D5E7F8U;
 };
 
 // value = e2m1(code) * 2^(e - 127); the integers are twice the E2M1 values.
@@ -216,7 +238,7 @@ struct Codec<ElementType::kMXFP4> : QuantisedCodec<Codec<ElementType::kMXFP4>, 2
             reinterpret_cast<const std::uint16_t*>(scales)[unit / 4]};
   }
   static DS4_DEVICE void finish(Unit&) {}
-  static DS4_DEVICE void integers(const Unit& u, int s, const Grid*, std::uint32_t (&w)[2]) {
+  static DS4_DEVICE void integers(const Unit& u, int s, const Codebook*, std::uint32_t (&w)[2]) {
     const std::uint32_t codes = s == 0 ? u.q.x : u.q.y;
     w[0] = four(codes & 0xFFFF);
     w[1] = four(codes >> 16);
@@ -256,7 +278,7 @@ struct Codec<ElementType::kQ4K> : QuantisedCodec<Codec<ElementType::kQ4K>, 4> {
             reinterpret_cast<const Words4*>(scales)[unit / 8], unit / 4 % 2 * 4};
   }
   static DS4_DEVICE void finish(Unit&) {}
-  static DS4_DEVICE void integers(const Unit& u, int s, const Grid*, std::uint32_t (&w)[2]) {
+  static DS4_DEVICE void integers(const Unit& u, int s, const Codebook*, std::uint32_t (&w)[2]) {
     const int shift = s % 2 * 4;
     w[0] = ((s < 2 ? u.q.x : u.q.z) >> shift) & 0x0F0F0F0FU;
     w[1] = ((s < 2 ? u.q.y : u.q.w) >> shift) & 0x0F0F0F0FU;
@@ -300,7 +322,7 @@ struct Codec<ElementType::kQ2K> : QuantisedCodec<Codec<ElementType::kQ2K>, 8> {
             words[columns / 256 * 4 + block]};
   }
   static DS4_DEVICE void finish(Unit&) {}
-  static DS4_DEVICE void integers(const Unit& u, int s, const Grid*, std::uint32_t (&w)[2]) {
+  static DS4_DEVICE void integers(const Unit& u, int s, const Codebook*, std::uint32_t (&w)[2]) {
     const std::uint32_t scale = scale_byte(u, s) & 15;
     const int shift = s % 4 * 2;
     w[0] = (((s < 4 ? u.q.x : u.q.z) >> shift) & 0x03030303U) * scale;

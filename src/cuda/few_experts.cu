@@ -78,13 +78,13 @@ DS4_DEVICE GateShare gate_share(const ExpertsJob& job) {
 
 template <ElementType kRouted, ElementType kShared>
 DS4_KERNEL void DS4_BOUNDS(kGateThreads, 2) gate_up(ExpertsJob job) {
-  DS4_SHARED Grid grid[kGridRows];
+  DS4_SHARED Codebook book;
   DS4_SHARED float partial[2][kGateParts][kOutputs][kSharedRows];
   const GateShare share = gate_share(job);
   const Matrix& gate = share.is_shared ? job.shared_gate : job.gate;
   const Matrix& up = share.is_shared ? job.shared_up : job.up;
   if (share.tile_count == 0) return;
-  if (gate.type == ElementType::kIQ2XXS) load_grid(reinterpret_cast<const Grid*>(job.grid), grid);
+  if (gate.type == ElementType::kIQ2XXS) load_codebook(job.grid, &book);
   // Only the shared expert's codes are known before the router has spoken.
   if (!share.is_shared) wait_for_inputs();
   const std::uint32_t pair = share.first_row * job.used + share.slot;
@@ -124,13 +124,13 @@ DS4_KERNEL void DS4_BOUNDS(kGateThreads, 2) gate_up(ExpertsJob job) {
   };
   with_expert_codec<kRouted, kShared>(share.is_shared, gate.type, [&](auto codec) {
     walk_tiles<decltype(codec), 1>(share.tile_count, gate.columns, warp % kGateParts, kGateParts, x,
-                                   share.rows, grid, tile_of, stage, finish);
+                                   share.rows, &book, tile_of, stage, finish);
   });
 }
 
 template <ElementType kRouted, ElementType kShared, std::uint32_t kDownParts>
 DS4_KERNEL void DS4_BOUNDS(kDownThreadsMax, 1) down(ExpertsJob job) {
-  DS4_SHARED Grid grid[kGridRows];
+  DS4_SHARED Codebook book;
   DS4_SHARED float partial[(kExpertsUsedMax + 1) * kDownParts][kOutputs];
   const std::uint32_t r = blockIdx.y;
   const std::uint32_t warp = threadIdx.x / 32;
@@ -138,7 +138,7 @@ DS4_KERNEL void DS4_BOUNDS(kDownThreadsMax, 1) down(ExpertsJob job) {
   const std::uint32_t slot = warp / kDownParts;
   const std::uint32_t columns = job.down.columns;
   if (job.down.type == ElementType::kIQ2XXS || job.shared_down.type == ElementType::kIQ2XXS)
-    load_grid(reinterpret_cast<const Grid*>(job.grid), grid);
+    load_codebook(job.grid, &book);
   const bool is_shared = slot == job.used;
   const Matrix& m = is_shared ? job.shared_down : job.down;
   // The ids are older than the launch before this one, so they need no wait.
@@ -173,7 +173,7 @@ DS4_KERNEL void DS4_BOUNDS(kDownThreadsMax, 1) down(ExpertsJob job) {
   };
   const std::uint32_t count = (tiles - blockIdx.x + gridDim.x - 1) / gridDim.x;
   with_expert_codec<kRouted, kShared>(is_shared, m.type, [&](auto codec) {
-    walk_tiles<decltype(codec), 1>(count, columns, warp % kDownParts, kDownParts, x, 1, grid,
+    walk_tiles<decltype(codec), 1>(count, columns, warp % kDownParts, kDownParts, x, 1, &book,
                                    tile_of, stage, finish);
   });
 }

@@ -13,33 +13,9 @@ namespace ds4::cuda {
 template <ElementType type>
 struct Halves;
 
-// IQ2_XXS's codebook for decode(), in shared memory: magnitudes and signs as selectors, four bits a
-// number, into the eight bytes 128 +- {8, 25, 43}.
-struct Codebook {
-  std::uint32_t magnitudes[kGridRows];
-  std::uint32_t signs[128];  // by the seven stored signs; the eighth makes their number even
-};
+// Magnitudes and signs of IQ2_XXS as selectors into the eight bytes 128 +- {8, 25, 43}.
 inline constexpr std::uint32_t kPositives = 0x00AB9988U;
 inline constexpr std::uint32_t kNegatives = 0x00556778U;
-
-// By the whole block, from the magnitudes as bytes.
-DS4_DEVICE void load_codebook(const Grid* from, Codebook* shared) {
-  // 8, 25 and 43 differ in their upper four bits: 0, 1, 2.
-  const auto four = [](std::uint32_t bytes) {
-    const std::uint32_t upper = (bytes >> 4) & 0x0F0F0F0FU;
-    const std::uint32_t pairs = upper | (upper >> 4);
-    return (pairs & 0xFF) | ((pairs >> 8) & 0xFF00);
-  };
-  for (std::uint32_t i = threadIdx.x; i < kGridRows; i += blockDim.x)
-    shared->magnitudes[i] = four(from[i].x) | (four(from[i].y) << 16);
-  for (std::uint32_t i = threadIdx.x; i < 128; i += blockDim.x) {
-    const std::uint32_t all = i | (static_cast<std::uint32_t>(count_bits(i) & 1) << 7);
-    std::uint32_t spread = 0;
-    for (std::uint32_t k = 0; k < 8; ++k)
-      spread |= ((all >> k) & 1) << (4 * k + 2);
-    shared->signs[i] = spread;
-  }
-}
 
 // -1024 and -1152 twice.
 inline constexpr std::uint32_t kMinus1024 = 0xE400E400U;

@@ -40,6 +40,27 @@ struct IntegerRows {
   }
 };
 
+// Eight neighbouring values of a row of `width`, a multiple of 4; those beyond it are zero or
+// unwritten.
+DS4_DEVICE void load8(const float* row, std::uint32_t width, std::uint32_t c, float (&v)[8]) {
+#pragma unroll
+  for (std::uint32_t half = 0; half < 2; ++half) {
+    const Float4 x = c + half * 4 < width ? *reinterpret_cast<const Float4*>(row + c + half * 4)
+                                          : Float4{0, 0, 0, 0};
+    v[half * 4] = x.x;
+    v[half * 4 + 1] = x.y;
+    v[half * 4 + 2] = x.z;
+    v[half * 4 + 3] = x.w;
+  }
+}
+DS4_DEVICE void store8(float* row, std::uint32_t width, std::uint32_t c, const float (&v)[8]) {
+#pragma unroll
+  for (std::uint32_t half = 0; half < 2; ++half)
+    if (c + half * 4 < width)
+      *reinterpret_cast<Float4*>(row + c + half * 4) = {v[half * 4], v[half * 4 + 1],
+                                                        v[half * 4 + 2], v[half * 4 + 3]};
+}
+
 // One block of 256 columns of row `r`, by a warp: lane l has columns 8 * l .. 8 * l + 7 in `v`.
 DS4_DEVICE void put_integers(const IntegerRows& to,
                              std::uint32_t r,
@@ -77,25 +98,27 @@ DS4_DEVICE void put_row_by(const IntegerRows& to,
                            std::uint32_t warps,
                            const float* norm_weight = nullptr,
                            float inverse_rms = 0) {
-  for (std::uint32_t block = warp; block < to.blocks; block += warps) {
-    const std::uint32_t c = block * 256 + threadIdx.x % 32 * 8;
-    float v[8] = {};
-    if (c < columns) {
+  // Several blocks' values are on their way at once.
+  constexpr std::uint32_t kTogether = 4;
+  const std::uint32_t lane_column = threadIdx.x % 32 * 8;
+  for (std::uint32_t first = warp; first < to.blocks; first += warps * kTogether) {
+    float v[kTogether][8];
 #pragma unroll
-      for (std::uint32_t half = 0; half < 2; ++half) {
-        Float4 x = *reinterpret_cast<const Float4*>(from + c + half * 4);
-        if (norm_weight != nullptr) {
-          const Float4 w = *reinterpret_cast<const Float4*>(norm_weight + c + half * 4);
-          x = {x.x * inverse_rms * w.x, x.y * inverse_rms * w.y, x.z * inverse_rms * w.z,
-               x.w * inverse_rms * w.w};
-        }
-        v[half * 4] = x.x;
-        v[half * 4 + 1] = x.y;
-        v[half * 4 + 2] = x.z;
-        v[half * 4 + 3] = x.w;
+    for (std::uint32_t k = 0; k < kTogether; ++k)
+      load8(from, columns, (first + k * warps) * 256 + lane_column, v[k]);
+#pragma unroll
+    for (std::uint32_t k = 0; k < kTogether; ++k) {
+      const std::uint32_t block = first + k * warps;
+      if (block >= to.blocks) break;
+      if (norm_weight != nullptr) {
+        float weight[8];
+        load8(norm_weight, columns, block * 256 + lane_column, weight);
+#pragma unroll
+        for (int i = 0; i < 8; ++i)
+          v[k][i] *= inverse_rms * weight[i];
       }
+      put_integers(to, r, block, v[k]);
     }
-    put_integers(to, r, block, v);
   }
 }
 
@@ -214,7 +237,7 @@ DS4_DEVICE void add_integer_block(WeightBlock<C>& w,
                                   const IntegerRows& x,
                                   std::uint32_t rows,
                                   std::uint32_t block,
-                                  const Grid* grid,
+                                  const Codebook* book,
                                   float (&sums)[kTiles][2]) {
   const std::uint32_t lane = threadIdx.x % 32;
   const std::byte* plane[kTiles];
@@ -235,8 +258,8 @@ DS4_DEVICE void add_integer_block(WeightBlock<C>& w,
     for (int s = 0; s < C::kSegments; ++s) {
       std::uint32_t low[2];
       std::uint32_t high[2];
-      C::integers(w.low[u], s, grid, low);
-      C::integers(w.high[u], s, grid, high);
+      C::integers(w.low[u], s, book, low);
+      C::integers(w.high[u], s, book, high);
       const std::uint32_t a[4] = {low[0], high[0], low[1], high[1]};
       std::uint32_t m[4];
       if constexpr (C::kHasMins) {
@@ -281,10 +304,10 @@ DS4_DEVICE void add_block(WeightBlock<C>& w,
                           const IntegerRows& x,
                           std::uint32_t rows,
                           std::uint32_t block,
-                          const Grid* grid,
+                          const Codebook* book,
                           float (&sums)[kTiles][2]) {
   if constexpr (C::kQuantised) {
-    add_integer_block<C, kTiles>(w, x, rows, block, grid, sums);
+    add_integer_block<C, kTiles>(w, x, rows, block, book, sums);
   } else {
     add_plain_block<C, kTiles>(w, x, rows, block, sums);
   }
@@ -301,7 +324,7 @@ DS4_DEVICE void walk_tiles(std::uint32_t count,
                            std::uint32_t parts,
                            const IntegerRows& x,
                            std::uint32_t x_rows,
-                           const Grid* grid,
+                           const Codebook* book,
                            const TileOf& tile_of,
                            const Stage& stage,
                            const Finish& finish) {
@@ -319,7 +342,7 @@ DS4_DEVICE void walk_tiles(std::uint32_t count,
         tile = tile_of(i + 1);
         tile.load(next, columns, part);
       }
-      add_block<C, kTiles>(now, x, x_rows, block, grid, sums);
+      add_block<C, kTiles>(now, x, x_rows, block, book, sums);
     }
     finish(i, sums);
   }

@@ -64,6 +64,7 @@ DS4_DEVICE float inverse_rms(const float* from,
 // What a block works on.
 struct Share {
   std::uint32_t first_pass, pass_count;
+  std::uint32_t group, groups;  // which slice of x, of how many
   std::uint32_t x_offset;
 };
 
@@ -73,7 +74,7 @@ template <class C, int kTiles>
 DS4_DEVICE void run_quantised(const MatvecJob& job,
                               const MatvecJobs& jobs,
                               const Share& share,
-                              const Grid* grid,
+                              const Codebook* book,
                               float* partial) {
   const Matrix& m = job.w;
   const std::uint32_t lane = threadIdx.x % 32;
@@ -90,7 +91,7 @@ DS4_DEVICE void run_quantised(const MatvecJob& job,
     wait_for_inputs();
     for (std::uint32_t r = 0; r < jobs.rows; ++r) {
       if (job.integers != nullptr) {
-        copy_row(x, r, row_integers(job.integers, r, m.columns));
+        copy_row(x, r, row_integers(job.integers, r * share.groups + share.group, m.columns));
         continue;
       }
       const float* from = job.x + std::size_t{r} * job.x_stride + share.x_offset;
@@ -120,7 +121,7 @@ DS4_DEVICE void run_quantised(const MatvecJob& job,
     }
     block_sync();
   };
-  walk_tiles<C, kTiles>(share.pass_count, m.columns, part, split, x, jobs.rows, grid, tile_of,
+  walk_tiles<C, kTiles>(share.pass_count, m.columns, part, split, x, jobs.rows, book, tile_of,
                         stage, finish);
 }
 
@@ -251,24 +252,27 @@ template <ElementType kType, int kRows>
 DS4_KERNEL void DS4_BOUNDS(kThreads, 2) matvec(MatvecJobs jobs) {
   constexpr int kTiles = (kRows + 3) / 4;
   DS4_SHARED float partial[kWarps * kTileRows * 4 * kTiles];
-  DS4_SHARED Grid grid[kGridRows];
+  DS4_SHARED Codebook book;
   std::uint32_t index = 0;
   while (index + 1 < jobs.count && blockIdx.x >= jobs.job[index + 1].first_block)
     ++index;
   const MatvecJob& job = jobs.job[index];
-  Share share{(blockIdx.x - job.first_block) * job.passes_per_block, job.passes_per_block, 0};
+  Share share{(blockIdx.x - job.first_block) * job.passes_per_block, job.passes_per_block, 0, 1, 0};
   const std::uint32_t pass_rows = pass_rows_of(job.w);
   const std::uint32_t passes = (job.w.rows + pass_rows - 1) / pass_rows;
   if (share.pass_count > passes - share.first_pass) share.pass_count = passes - share.first_pass;
   // A block's rows lie in one group: run_matvec() sees to it.
-  if (job.rows_per_group != 0)
-    share.x_offset = share.first_pass * pass_rows / job.rows_per_group * job.group_columns;
+  if (job.rows_per_group != 0) {
+    share.group = share.first_pass * pass_rows / job.rows_per_group;
+    share.groups = job.w.rows / job.rows_per_group;
+    share.x_offset = share.group * job.group_columns;
+  }
   if (is_plain(job.w)) return run_plain<(kRows < 4 ? 1 : 4)>(job, jobs, share, partial);
   if constexpr (kType == ElementType::kIQ2XXS) {
-    load_grid(reinterpret_cast<const Grid*>(jobs.grid), grid);
+    load_codebook(jobs.grid, &book);
     block_sync();
   }
-  run_quantised<Codec<kType>, kTiles>(job, jobs, share, grid, partial);
+  run_quantised<Codec<kType>, kTiles>(job, jobs, share, &book, partial);
 }
 
 template <ElementType kType>

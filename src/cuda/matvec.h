@@ -13,9 +13,9 @@ namespace ds4::cuda {
 // With `norm_weight`, x is first RMS-normalised over the matrix's columns and multiplied by it.
 struct MatvecJob {
   Matrix w;
-  const float* x = nullptr;            // [rows, x_stride]
-  std::byte* integers = nullptr;       // the same [rows] as integers (integer_rows.h), or null
-  float* out = nullptr;                // [rows, out_stride]
+  const float* x = nullptr;       // [rows, x_stride]
+  std::byte* integers = nullptr;  // the same [rows, groups] as integers (integer_rows.h), or null
+  float* out = nullptr;           // [rows, out_stride]
   const float* norm_weight = nullptr;  // [columns] or null
   std::uint32_t x_stride = 0;
   std::uint32_t out_stride = 0;

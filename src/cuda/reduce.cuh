@@ -38,10 +38,4 @@ DS4_DEVICE std::uint32_t padded(std::uint32_t column) {
   return column + column / 16 * 4;
 }
 
-// The codebook's magnitudes as [256][8] bytes; filled once by load_grid().
-DS4_DEVICE void load_grid(const Words2* from, Words2* shared) {
-  for (std::uint32_t i = threadIdx.x; i < 256; i += blockDim.x)
-    shared[i] = from[i];
-}
-
 }  // namespace ds4::cuda

@@ -10,8 +10,8 @@
 // 68 bytes a key once a row; 4 bytes of score written.
 //
 // select_rows: one block a row.  Four rounds of an 8-bit histogram over the order-preserving bits
-// of the scores find the k-th largest; then one walk in ascending order takes everything above it
-// and the first of its equals, so that of equal scores the lower row wins and the list is
+// of the scores find the k-th largest; then everything above it and the first of its equals are
+// taken, each warp from a run of rows, so that of equal scores the lower row wins and the list is
 // ascending.
 #include "cuda/reduce.cuh"
 #include "cuda/rows.cuh"
@@ -22,7 +22,7 @@ namespace ds4::cuda {
 namespace {
 
 constexpr std::uint32_t kScoreThreads = 128;
-constexpr std::uint32_t kSelectThreads = 512;
+constexpr std::uint32_t kSelectThreads = 1024;
 constexpr std::uint32_t kHeadTiles = kIndexHeadsMax / 16;
 
 DS4_DEVICE std::uint32_t visible_rows(const StepRow& row) {
@@ -131,87 +131,133 @@ DS4_DEVICE std::uint32_t ordered(float value) {
   return (bits & 0x80000000U) != 0 ? ~bits : bits | 0x80000000U;
 }
 
-// Exclusive sum over the block of per-thread counts; `total` gets the sum of all.
-DS4_DEVICE std::uint32_t block_offset(bool taken,
-                                      std::uint32_t* warp_counts,
-                                      std::uint32_t* total) {
-  const std::uint32_t lane = threadIdx.x % 32;
-  const std::uint32_t bits = ballot(taken);
-  block_sync();
-  if (lane == 0) warp_counts[threadIdx.x / 32] = static_cast<std::uint32_t>(count_bits(bits));
-  block_sync();
-  std::uint32_t before = 0;
-  std::uint32_t all = 0;
-  for (std::uint32_t w = 0; w < blockDim.x / 32; ++w) {
-    if (w < threadIdx.x / 32) before += warp_counts[w];
-    all += warp_counts[w];
+// The bucket that holds the `wanted`-th largest, and how many of its own are wanted, by one warp: a
+// lane has eight buckets, lane 0 the largest.
+DS4_DEVICE void find_bucket(const std::uint32_t* histogram,
+                            std::uint32_t wanted,
+                            std::uint32_t* found) {
+  const std::uint32_t lane = threadIdx.x;
+  std::uint32_t count[8];
+  std::uint32_t sum = 0;
+#pragma unroll
+  for (std::uint32_t i = 0; i < 8; ++i) {
+    count[i] = histogram[255 - lane * 8 - i];
+    sum += count[i];
   }
-  *total = all;
-  return before + static_cast<std::uint32_t>(count_bits(bits & ((1U << lane) - 1)));
+  std::uint32_t upto = sum;  // of this lane and those before it
+#pragma unroll
+  for (std::uint32_t step = 1; step < 32; step *= 2) {
+    const std::uint32_t other =
+        shuffle_from(upto, static_cast<int>(lane >= step ? lane - step : lane));
+    if (lane >= step) upto += other;
+  }
+  std::uint32_t before = upto - sum;
+  if (wanted <= before || wanted > upto) return;
+#pragma unroll
+  for (std::uint32_t i = 0; i < 8; ++i) {
+    if (wanted > before && wanted <= before + count[i]) {
+      found[0] = 255 - lane * 8 - i;
+      found[1] = wanted - before;
+    }
+    before += count[i];
+  }
 }
+
+// Shared memory of a selection.  Counters have copies, so that lanes whose scores are alike, as
+// most are in their upper bits, do not queue for one.
+struct Selection {
+  static constexpr std::uint32_t kCopies = 8;
+  std::uint32_t copies[256][kCopies];
+  std::uint32_t histogram[256];
+  std::uint32_t found[2];
+  std::uint32_t above[kSelectThreads / 32];
+  std::uint32_t equal[kSelectThreads / 32];
+};
 
 // The k-th largest of the scores, as ordered bits; `*wanted` becomes how many equal to it to take.
 DS4_DEVICE std::uint32_t find_threshold(const float* scores,
                                         std::uint32_t visible,
                                         std::uint32_t* wanted,
-                                        std::uint32_t* histogram,
-                                        std::uint32_t* shared) {
+                                        Selection& s) {
   std::uint32_t prefix = 0;
   std::uint32_t left = *wanted;
   for (int shift = 24; shift >= 0; shift -= 8) {
-    for (std::uint32_t i = threadIdx.x; i < 256; i += blockDim.x)
-      histogram[i] = 0;
+    for (std::uint32_t i = threadIdx.x; i < 256 * Selection::kCopies; i += blockDim.x)
+      s.copies[i / Selection::kCopies][i % Selection::kCopies] = 0;
     block_sync();
     for (std::uint32_t c = threadIdx.x; c < visible; c += blockDim.x) {
       const std::uint32_t bits = ordered(scores[c]);
       if (shift == 24 || (bits >> (shift + 8)) == (prefix >> (shift + 8)))
-        shared_add(&histogram[(bits >> shift) & 255], 1);
+        shared_add(&s.copies[(bits >> shift) & 255][threadIdx.x % Selection::kCopies], 1);
     }
     block_sync();
-    if (threadIdx.x == 0) {
-      std::uint32_t bucket = 255;
-      std::uint32_t need = left;
-      while (histogram[bucket] < need) {
-        need -= histogram[bucket];
-        --bucket;
-      }
-      shared[0] = bucket;
-      shared[1] = need;
+    for (std::uint32_t i = threadIdx.x; i < 256; i += blockDim.x) {
+      std::uint32_t sum = 0;
+#pragma unroll
+      for (std::uint32_t k = 0; k < Selection::kCopies; ++k)
+        sum += s.copies[i][k];
+      s.histogram[i] = sum;
     }
     block_sync();
-    prefix |= shared[0] << shift;
-    left = shared[1];
+    if (threadIdx.x < 32) find_bucket(s.histogram, left, s.found);
     block_sync();
+    prefix |= s.found[0] << shift;
+    left = s.found[1];
   }
   *wanted = left;
   return prefix;
 }
 
 DS4_KERNEL void select_rows(SelectJob job) {
-  DS4_SHARED std::uint32_t histogram[256];
-  DS4_SHARED std::uint32_t shared[2];
-  DS4_SHARED std::uint32_t warp_counts[kSelectThreads / 32];
+  DS4_SHARED Selection s;
   wait_for_inputs();
   const std::uint32_t r = job.first_row + blockIdx.x;
   const std::uint32_t visible = visible_rows(job.step.rows[r]);
   if (visible <= job.top_k) return;
   const float* scores = job.scores + std::size_t{blockIdx.x} * job.visible_max;
   std::uint32_t equals = job.top_k;
-  const std::uint32_t threshold = find_threshold(scores, visible, &equals, histogram, shared);
+  const std::uint32_t threshold = find_threshold(scores, visible, &equals, s);
+  // Every warp takes a run of rows: it counts them, then writes after what the warps before it
+  // have.
+  const std::uint32_t warp = threadIdx.x / 32;
+  const std::uint32_t lane = threadIdx.x % 32;
+  const std::uint32_t warps = blockDim.x / 32;
+  const std::uint32_t run = (visible + warps * 32 - 1) / (warps * 32) * 32;
+  const std::uint32_t first = warp * run;
+  const std::uint32_t end = first + run < visible ? first + run : visible;
+  std::uint32_t above = 0;
+  std::uint32_t equal = 0;
+  for (std::uint32_t base = first; base < end; base += 32) {
+    const std::uint32_t bits = base + lane < end ? ordered(scores[base + lane]) : 0;
+    above += static_cast<std::uint32_t>(count_bits(ballot(bits > threshold)));
+    equal += static_cast<std::uint32_t>(count_bits(ballot(base + lane < end && bits == threshold)));
+  }
+  if (lane == 0) {
+    s.above[warp] = above;
+    s.equal[warp] = equal;
+  }
+  block_sync();
+  above = 0;
+  equal = 0;
+  for (std::uint32_t w = 0; w < warp; ++w) {
+    above += s.above[w];
+    equal += s.equal[w];
+  }
+  std::uint32_t written = above + (equal < equals ? equal : equals);
   std::int32_t* out = job.selection + std::size_t{r} * job.top_k;
-  std::uint32_t written = 0;
-  std::uint32_t equals_seen = 0;
-  for (std::uint32_t base = 0; base < visible; base += kSelectThreads) {
-    const std::uint32_t c = base + threadIdx.x;
-    const std::uint32_t bits = c < visible ? ordered(scores[c]) : 0;
-    const bool equal = c < visible && bits == threshold;
-    std::uint32_t total = 0;
-    const std::uint32_t rank = block_offset(equal, warp_counts, &total);
-    const bool taken = c < visible && (bits > threshold || (equal && equals_seen + rank < equals));
-    equals_seen += total;
-    const std::uint32_t at = block_offset(taken, warp_counts, &total);
-    if (taken) out[written + at] = static_cast<std::int32_t>(c);
-    written += total;
+  const std::uint32_t lower = (1U << lane) - 1;
+  for (std::uint32_t base = first; base < end; base += 32) {
+    const std::uint32_t bits = base + lane < end ? ordered(scores[base + lane]) : 0;
+    const bool same = base + lane < end && bits == threshold;
+    const std::uint32_t same_bits = ballot(same);
+    const std::uint32_t rank = equal + static_cast<std::uint32_t>(count_bits(same_bits & lower));
+    const bool taken = bits > threshold || (same && rank < equals);
+    const std::uint32_t taken_bits = ballot(taken);
+    if (taken)
+      out[written + static_cast<std::uint32_t>(count_bits(taken_bits & lower))] =
+          static_cast<std::int32_t>(base + lane);
+    equal += static_cast<std::uint32_t>(count_bits(same_bits));
+    written += static_cast<std::uint32_t>(count_bits(taken_bits));
   }
 }
 

@@ -25,36 +25,15 @@ constexpr std::uint32_t kThreads = 256;
 
 constexpr std::uint32_t kReduceThreads = 512;
 
-// Eight neighbouring values of a row of `width`, a multiple of 4; those beyond it are zero or
-// unwritten.
-DS4_DEVICE void load8(const float* row, std::uint32_t width, std::uint32_t c, float (&v)[8]) {
-#pragma unroll
-  for (std::uint32_t half = 0; half < 2; ++half) {
-    const Float4 x = c + half * 4 < width ? *reinterpret_cast<const Float4*>(row + c + half * 4)
-                                          : Float4{0, 0, 0, 0};
-    v[half * 4] = x.x;
-    v[half * 4 + 1] = x.y;
-    v[half * 4 + 2] = x.z;
-    v[half * 4 + 3] = x.w;
-  }
-}
-DS4_DEVICE void store8(float* row, std::uint32_t width, std::uint32_t c, const float (&v)[8]) {
-#pragma unroll
-  for (std::uint32_t half = 0; half < 2; ++half)
-    if (c + half * 4 < width)
-      *reinterpret_cast<Float4*>(row + c + half * 4) = {v[half * 4], v[half * 4 + 1],
-                                                        v[half * 4 + 2], v[half * 4 + 3]};
-}
-
 DS4_DEVICE float gate_of(float x) {
   return 1.0F / (1.0F + expf(-x));
 }
 
 DS4_KERNEL void embed(
-    Step step, Matrix table, const std::byte* grid_rows, std::uint32_t copies, float* out) {
-  DS4_SHARED Grid grid[kGridRows];
+    Step step, Matrix table, const std::byte* magnitudes, std::uint32_t copies, float* out) {
+  DS4_SHARED Codebook book;
   if (table.type == ElementType::kIQ2XXS) {
-    load_grid(reinterpret_cast<const Grid*>(grid_rows), grid);
+    load_codebook(magnitudes, &book);
     block_sync();
   }
   wait_for_inputs();
@@ -72,7 +51,7 @@ DS4_KERNEL void embed(
 #pragma unroll
     for (int s = 0; s < C::kSegments; ++s) {
       float w[8];
-      C::decode(codes, s, grid, w);
+      C::decode(codes, s, &book, w);
       for (std::uint32_t copy = 0; copy < copies; ++copy)
         for (std::uint32_t i = 0; i < 8; ++i)
           to[copy * table.columns + C::column(unit, s) + i] = w[i];

@@ -489,8 +489,7 @@ DS4_KERNEL void DS4_BOUNDS(kThreads, resident_blocks(kRows)) tile_product(TilePr
   DS4_SHARED RowTable<kRows> table;
   using T = Team<kParts>;
   constexpr std::uint32_t kTeamHalves = stage_count(kParts, kSplit) * stage_halves(kRows, kSplit);
-  if constexpr (type == ElementType::kIQ2XXS)
-    load_codebook(reinterpret_cast<const Grid*>(p.grid), &book);
+  if constexpr (type == ElementType::kIQ2XXS) load_codebook(p.grid, &book);
   wait_for_inputs();
   const bool grouped = p.experts.tiles != nullptr;
   const Rows rows = rows_of_block(p, grouped ? blockIdx.y : blockIdx.x, kRows);
