@@ -30,13 +30,16 @@ constexpr std::size_t operand_column(std::size_t c) {
 // out[i][o] of the first rows.
 template <ElementType type>
 DS4_KERNEL void naive(Matrix m,
-                      const cuda::Grid* grid,
+                      const std::byte* grid,
                       const std::uint16_t* x,
                       const std::uint16_t* rest,
                       std::uint32_t x_stride,
                       std::uint32_t slab,
                       double* out) {
   using C = cuda::Codec<type>;
+  DS4_SHARED cuda::Codebook book;
+  cuda::load_codebook(grid, &book);
+  cuda::block_sync();
   const std::uint32_t o = blockIdx.x * blockDim.x + threadIdx.x;
   double sum = 0;
   for (std::uint32_t unit = 0; unit < m.columns / C::kUnit; ++unit) {
@@ -53,7 +56,7 @@ DS4_KERNEL void naive(Matrix m,
     }
     for (int s = 0; s < C::kSegments; ++s) {
       float w[8];
-      C::decode(u, s, grid, w);
+      C::decode(u, s, &book, w);
       const std::size_t at = std::size_t{blockIdx.y} * x_stride + C::column(unit, s);
       for (int i = 0; i < 8; ++i) {
         const std::size_t place = operand_column(at + i);
@@ -238,9 +241,8 @@ std::vector<double> naive_rows(const Matrix& m,
                                std::uint32_t slab,
                                std::uint32_t rows = kCheckedRows) {
   Device<double> out(std::size_t{rows} * m.rows);
-  naive<type><<<dim3(m.rows / 64, rows), 64>>>(
-      m, reinterpret_cast<const cuda::Grid*>(grid_of_card().get()), x, rest, x_stride, slab,
-      out.get());
+  naive<type><<<dim3(m.rows / 64, rows), 64>>>(m, grid_of_card().get(), x, rest, x_stride, slab,
+                                               out.get());
   cuda::check(cudaDeviceSynchronize(), "naive");
   return out.download();
 }
@@ -507,8 +509,7 @@ void check_experts(cuda::Stream& stream, const char* type_name, std::uint32_t ro
   const Device<std::uint16_t> x(random_halves(std::size_t{rows} * kColumns, 2.0F, 3));
   const Device<float> weights(std::vector<float>(std::size_t{rows} * Routing::kUsed, kPairWeight));
   const std::uint32_t checked[] = {0, rows / 2, rows - 1};
-  std::vector<double> middle;
-  std::vector<double> plain;
+  std::vector<double> middle, plain;
   for (const std::uint32_t r : checked)
     for (std::uint32_t k = 0; k < Routing::kUsed; ++k) {
       const auto slab = static_cast<std::uint32_t>(routing.chosen[r * Routing::kUsed + k]);
@@ -547,8 +548,7 @@ void check_experts(cuda::Stream& stream, const char* type_name, std::uint32_t ro
     stream.synchronize(name.c_str());
     const std::vector<double> all_mid = plain_order(mid.download());
     const std::vector<float> all_out = out.download();
-    std::vector<double> found_mid;
-    std::vector<double> found_out;
+    std::vector<double> found_mid, found_out;
     for (const std::uint32_t r : checked) {
       const std::size_t at = std::size_t{r} * kSlots * kOutputs;
       constexpr std::size_t kCount = Routing::kUsed * kOutputs;
