@@ -74,10 +74,15 @@ class BandwidthMeter {
 
   std::size_t thread_count() const { return pool_.thread_count(); }
 
-  // Bytes a second: the best of three passes, since what else runs only ever slows one down.
-  double measure() {
+  struct Rates {
+    double best = 0;    // bytes a second of the best of some passes: what else runs only slows down
+    double by_cpu = 0;  // by processor time
+  };
+
+  Rates measure() {
     double best = 0;
-    for (int pass = 0; pass < 3; ++pass) {
+    const double begin_cpu = cpu_seconds();
+    for (int pass = 0; pass < kPasses; ++pass) {
       const auto begin = Clock::now();
       pool_.run(kPieces, [&](std::size_t piece) {
         const std::size_t count = buffer_.size() / kPieces;
@@ -90,10 +95,12 @@ class BandwidthMeter {
       best = std::max(best, static_cast<double>(kBytes) / seconds_since(begin));
     }
     DS4_CHECK(std::accumulate(sums_.begin(), sums_.end(), std::uint64_t{0}) == buffer_.size());
-    return best;
+    const double threads = static_cast<double>(pool_.thread_count());
+    return {best, threads * kPasses * static_cast<double>(kBytes) / (cpu_seconds() - begin_cpu)};
   }
 
  private:
+  static constexpr int kPasses = 3;
   static constexpr std::size_t kBytes = std::size_t{1} << 30;
   static constexpr std::size_t kPieces = 256;
   ds4::ThreadPool pool_;
@@ -130,7 +137,8 @@ PhaseBytes bytes_per_token(const ds4::ModelConfig& config, const ds4::Weights& w
 }
 
 struct Round {
-  double bandwidth = 0;
+  double bandwidth = 0;  // bytes a second
+  double bandwidth_cpu = 0;
   double prefill = 0;  // tokens a second
   double decode = 0;
   double prefill_cpu = 0;  // processor seconds a token
@@ -163,7 +171,9 @@ class Bench {
 
   Round run() {
     Round round;
-    round.bandwidth = meter_.measure();
+    const BandwidthMeter::Rates rates = meter_.measure();
+    round.bandwidth = rates.best;
+    round.bandwidth_cpu = rates.by_cpu;
     executor_->truncate(sequence_, 0);
     seconds_ = {};
     auto begin = Clock::now();
@@ -246,10 +256,15 @@ void run(const Options& options) {
       "decode           {:8.2f} t/s, {:.1f} MB a token, {:.2f} GB/s, {:.0f} % of the bandwidth\n",
       decode, bytes / 1e6, decode * bytes / 1e9, 100 * share);
   const double threads = static_cast<double>(bench.thread_count());
+  const double decode_cpu =
+      median_of(rounds, [&](const Round& r) { return threads / r.decode_cpu; });
+  const double share_cpu = median_of(
+      rounds, [&](const Round& r) { return threads / r.decode_cpu * bytes / r.bandwidth_cpu; });
   fmt::print(
-      "by processor time: prefill {:.1f} t/s, decode {:.2f} t/s ({} threads that always run)\n",
-      threads / median_of(rounds, [](const Round& r) { return r.prefill_cpu; }),
-      threads / median_of(rounds, [](const Round& r) { return r.decode_cpu; }), threads);
+      "by processor time: prefill {:.1f} t/s, decode {:.2f} t/s, {:.2f} GB/s, {:.0f} % of {:.2f}\n",
+      median_of(rounds, [&](const Round& r) { return threads / r.prefill_cpu; }), decode_cpu,
+      decode_cpu * bytes / 1e9, 100 * share_cpu,
+      median_of(rounds, [](const Round& r) { return r.bandwidth_cpu; }) / 1e9);
   print_phases(options, phase_bytes, rounds.back());
 }
 

@@ -10,12 +10,15 @@
 #include "base/error.h"
 #include "cpu/machine.h"
 #include "cpu/vectors.h"
+#include "tensor/float16.h"
 
 namespace ds4::cpu {
 
 namespace {
 // Bounds of per-task buffers on the stack; dimensions are checked against them when a file is read.
 constexpr std::size_t kPackedRowBytesMax = 2 * kHeadDimMax;
+// Of a packed index key (backend/row_codec.h).
+constexpr std::size_t kKeyCodesPerScale = 32;
 }  // namespace
 
 void CpuMachine::add_query_job(LayerIndex index) {
@@ -122,75 +125,85 @@ void CpuMachine::project_index_queries(LayerIndex index) {
   });
 }
 
+std::uint32_t CpuMachine::compressed_rows_at(LayerIndex index, std::size_t r) const {
+  return (step_.rows[r].position.value() + 1) / config_.layer(index).ratio;
+}
+
 void CpuMachine::select_rows(LayerIndex index) {
-  const auto visible_at = [&](std::size_t r) {
-    return (step_.rows[r].position.value() + 1) / config_.layer(index).ratio;
+  const auto selects = [&](const RowRun& run) {
+    return compressed_rows_at(index, run.first_row + run.count - 1) > config_.index_top_k;
   };
-  const bool any_selects =
-      std::any_of(step_.runs.begin(), step_.runs.end(), [&](const RowRun& run) {
-        return visible_at(run.first_row + run.count - 1) > config_.index_top_k;
-      });
-  if (any_selects) project_index_queries(index);
+  if (std::any_of(step_.runs.begin(), step_.runs.end(), selects)) project_index_queries(index);
   for (const RowRun& run : step_.runs) {
-    for (std::size_t r = run.first_row; r < run.first_row + run.count; ++r) {
-      const std::uint32_t visible = visible_at(r);
-      if (visible > config_.index_top_k) {
-        select_for_row(index, run, r, visible);
-        continue;
-      }
-      a_.selection_count[r] = visible;
-      const auto all = row(a_.selection, r, config_.index_top_k);
-      std::iota(all.begin(), all.begin() + visible, 0);
+    const std::size_t end = std::size_t{run.first_row} + run.count;
+    for (std::size_t r = run.first_row; r < end; r += kSelectRows) {
+      const std::size_t count = std::min(kSelectRows, end - r);
+      if (selects(run)) score_index_keys(index, run, r, count);
+      pool_.run(count, [&](std::size_t i) { select_for_row(index, r + i, i); });
     }
   }
 }
 
 void CpuMachine::load_key(std::span<const std::byte> stored, std::span<float> key) const {
-  if (packed()) {
-    unpack_index_key(stored, key);
-  } else {
+  if (!packed()) {
     std::memcpy(key.data(), stored.data(), stored.size());
+    return;
   }
+  const std::byte* scales = stored.data() + key.size() / 2;
+  for (std::size_t first = 0; first < key.size(); first += kKeyCodesPerScale)
+    kernels_.unpack_e2m1(stored.data() + first / 2,
+                         e8m0_to_f32(static_cast<std::uint8_t>(scales[first / kKeyCodesPerScale])),
+                         key.data() + first, kKeyCodesPerScale);
 }
 
-void CpuMachine::select_for_row(LayerIndex index,
-                                const RowRun& run,
-                                std::size_t r,
-                                std::uint32_t visible) {
+// Scores of all index keys for some rows of a run; keys are unpacked once for all of them.
+void CpuMachine::score_index_keys(LayerIndex index,
+                                  const RowRun& run,
+                                  std::size_t first_row,
+                                  std::size_t count) {
   const RowStore& keys = state(run.sequence).layer(index).index_keys;
   const std::size_t heads = config_.index_head_count;
   const std::size_t dim = config_.index_dim;
-  const auto queries = row(a_.index_query, r, heads * dim);
-  const auto weights = row(a_.index_weights, r, heads);
+  const std::uint32_t visible = compressed_rows_at(index, first_row + count - 1);
   constexpr std::size_t kKeysPerTask = 16;
   pool_.run((visible + kKeysPerTask - 1) / kKeysPerTask, [&](std::size_t task) {
     std::array<float, kKeysPerTask * kIndexDimMax> unpacked;  // NOLINT: filled before use
     const std::size_t first = task * kKeysPerTask;
-    const std::size_t count = std::min<std::size_t>(visible - first, kKeysPerTask);
-    for (std::size_t c = 0; c < count; ++c)
+    const std::size_t key_count = std::min<std::size_t>(visible - first, kKeysPerTask);
+    for (std::size_t c = 0; c < key_count; ++c)
       load_key(keys.row(static_cast<std::uint32_t>(first + c)),
                std::span(unpacked).subspan(c * dim, dim));
-    kernels_.score_keys({.queries = queries.data(),
-                         .weights = weights.data(),
-                         .head_count = heads,
-                         .dim = dim,
-                         .keys = unpacked.data(),
-                         .key_count = count,
-                         .scores = index_scores_.data() + first});
+    for (std::size_t i = 0; i < count; ++i)
+      kernels_.score_keys({.queries = row(a_.index_query, first_row + i, heads * dim).data(),
+                           .weights = row(a_.index_weights, first_row + i, heads).data(),
+                           .head_count = heads,
+                           .dim = dim,
+                           .keys = unpacked.data(),
+                           .key_count = key_count,
+                           .scores = index_scores_.data() + i * index_rows_max_ + first});
   });
-  // The largest scores; of equal ones the lower row.
-  const auto order = std::span(index_order_).first(visible);
+}
+
+// The rows with the largest scores, of equal ones the lower; all rows when there are no more.
+void CpuMachine::select_for_row(LayerIndex index, std::size_t r, std::size_t slot) {
+  const std::uint32_t visible = compressed_rows_at(index, r);
+  const auto selected = row(a_.selection, r, config_.index_top_k);
+  a_.selection_count[r] = std::min(visible, config_.index_top_k);
+  if (visible <= config_.index_top_k) {
+    std::iota(selected.begin(), selected.begin() + visible, 0);
+    return;
+  }
+  const float* scores = index_scores_.data() + slot * index_rows_max_;
+  const auto order = std::span(index_order_).subspan(slot * index_rows_max_, visible);
   std::iota(order.begin(), order.end(), 0);
   std::nth_element(order.begin(), order.begin() + config_.index_top_k, order.end(),
                    [&](std::int32_t a, std::int32_t b) {
-                     const float sa = index_scores_[static_cast<std::size_t>(a)];
-                     const float sb = index_scores_[static_cast<std::size_t>(b)];
+                     const float sa = scores[a];
+                     const float sb = scores[b];
                      return sa != sb ? sa > sb : a < b;
                    });
-  const auto selected = row(a_.selection, r, config_.index_top_k);
   std::copy_n(order.begin(), config_.index_top_k, selected.begin());
   std::sort(selected.begin(), selected.end());
-  a_.selection_count[r] = config_.index_top_k;
 }
 
 // visible_rows_[target + i] = row numbers[i] of the store, or row first + i without numbers.

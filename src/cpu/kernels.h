@@ -106,8 +106,10 @@ struct Kernels {
                     const float* const* scores,
                     std::size_t row_count,
                     std::size_t width);
-  // E4M3 codes and 16-bit integers times a scale.
+  // E4M3 codes, E2M1 codes (two a byte, low nibble first; an even count) and 16-bit integers times
+  // a scale.
   void (*unpack_e4m3)(const std::byte* codes, float scale, float* values, std::size_t count);
+  void (*unpack_e2m1)(const std::byte* codes, float scale, float* values, std::size_t count);
   void (*unpack_i16)(const std::byte* codes, float scale, float* values, std::size_t count);
   // Fills codes, scales and sums (see QuantizedRow), the last block to its end.
   void (*quantize_row)(

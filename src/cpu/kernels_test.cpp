@@ -114,6 +114,14 @@ TEST_P(KernelBuilds, PackedCodesUnpackExactly) {
     for (std::size_t i = 0; i < codes.size(); ++i)
       EXPECT_EQ(values[i], e4m3_to_f32(static_cast<std::uint8_t>(codes[i])) * scale) << i;
   }
+  std::vector<std::byte> pairs;
+  for (unsigned pair = 0; pair < 256; ++pair)
+    pairs.push_back(static_cast<std::byte>(pair));
+  std::vector<float> keys(512);
+  GetParam()->unpack_e2m1(pairs.data(), 0.25F, keys.data(), keys.size());
+  for (unsigned i = 0; i < keys.size(); ++i)
+    EXPECT_EQ(keys[i], e2m1_to_f32(static_cast<std::uint8_t>(i / 2 >> (i % 2 * 4) & 15U)) * 0.25F)
+        << i;
   const std::vector<std::int16_t> numbers = {0, 1, -1, 32767, -32768, 255, -256};
   std::vector<std::byte> bytes(numbers.size() * 2);
   std::memcpy(bytes.data(), numbers.data(), bytes.size());

@@ -29,9 +29,16 @@ std::uint64_t weight_bytes(const Weights& weights) {
   return total;
 }
 
-// Rows that one query can see: the window, and the larger of a selection and all rows of ratio 128.
+// Compressed rows that are unpacked whole for a chunk of ratio 4 even when each of its rows
+// selects; of longer pasts every row gathers its own.
+constexpr std::size_t kUnpackedRowsMax = 4096;
+
+// Unpacked rows kept at once: the window, and the largest of a selection, all rows of ratio 128,
+// and the rows above.
 std::size_t visible_rows_max(const ModelConfig& config, std::uint32_t context) {
-  return config.window + std::max<std::size_t>(config.index_top_k, context / 128 + 1);
+  const std::size_t unpacked = std::min<std::size_t>(context / 4 + 1, kUnpackedRowsMax);
+  return config.window +
+         std::max({std::size_t{config.index_top_k}, std::size_t{context} / 128 + 1, unpacked});
 }
 
 // Distinct input rows of one region: the middle rows of all chosen experts, or all groups of heads.
@@ -56,7 +63,7 @@ struct ScratchSizes {
 
 ScratchSizes scratch_sizes(const ModelConfig& config, std::uint32_t context) {
   const std::size_t visible = visible_rows_max(config, context);
-  return {visible * config.head_dim, context / 4 + 1};
+  return {visible * config.head_dim, kSelectRows * (context / 4 + std::size_t{1})};
 }
 
 std::uint64_t scratch_bytes(const ScratchSizes& sizes) {
@@ -130,6 +137,7 @@ void CpuMachine::open_sequence(SequenceId sequence, std::uint32_t context) {
     visible_rows_.resize(std::max(visible_rows_.size(), sizes.visible_rows));
     index_scores_.resize(std::max(index_scores_.size(), sizes.index_rows));
     index_order_.resize(std::max(index_order_.size(), sizes.index_rows));
+    index_rows_max_ = index_order_.size() / kSelectRows;
     visible_max_ = std::max(visible_max_, visible_rows_max(config_, context));
   } catch (const std::bad_alloc&) {
     sequences_[sequence.value()].reset();

@@ -18,6 +18,9 @@
 
 namespace ds4::cpu {
 
+// Rows whose selections are made together.
+inline constexpr std::size_t kSelectRows = 16;
+
 // The model's steps on the CPU, in f32: the reference that other backends are tested against.
 // Every row's result is one fixed chain of operations, whatever shares its batch and however many
 // threads run.  The stages stand in streams.cpp, attention.cpp, compress.cpp and experts.cpp.
@@ -151,7 +154,12 @@ class CpuMachine final : public Machine {
 
   void project_index_queries(LayerIndex layer);
   void load_key(std::span<const std::byte> stored, std::span<float> key) const;
-  void select_for_row(LayerIndex layer, const RowRun& run, std::size_t r, std::uint32_t visible);
+  std::uint32_t compressed_rows_at(LayerIndex layer, std::size_t r) const;
+  void score_index_keys(LayerIndex layer,
+                        const RowRun& run,
+                        std::size_t first_row,
+                        std::size_t count);
+  void select_for_row(LayerIndex layer, std::size_t r, std::size_t slot);
   // Where the rows that a run sees lie: of its window those before the run, unpacked, and the
   // compressed ones, unpacked either all or for one row at a time.
   struct VisibleRows {
@@ -197,9 +205,10 @@ class CpuMachine final : public Machine {
   std::vector<std::unique_ptr<SequenceState>> sequences_;
 
   // Scratch, grown when a sequence is opened, never in a step.
-  std::vector<float> visible_rows_;  // [visible, head_dim] of the run or row being attended
-  std::vector<float> index_scores_;  // [compressed rows]
-  std::vector<std::int32_t> index_order_;
+  std::vector<float> visible_rows_;        // [visible, head_dim] of the run or row being attended
+  std::vector<float> index_scores_;        // [kSelectRows, index_rows_max_]
+  std::vector<std::int32_t> index_order_;  // likewise
+  std::size_t index_rows_max_ = 0;         // compressed rows of the largest context
   std::vector<std::vector<const float*>> input_pointers_;
   std::vector<std::vector<float*>> output_pointers_;
   std::vector<MatmulJob> jobs_;

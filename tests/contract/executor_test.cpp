@@ -175,7 +175,10 @@ TEST_F(ExecutorTest, ResultsDoNotDependOnThreads) {
   const auto tokens = test::random_tokens(model_->config(), 150, 7);
   const auto one = make_executor(1);
   const auto four = make_executor(4);
-  EXPECT_EQ(decode_all(*one, tokens), decode_all(*four, tokens));
+  const auto expected = decode_all(*one, tokens);
+  EXPECT_EQ(decode_all(*four, tokens), expected);
+  const SequenceId sequence = four->open_sequence(200);
+  EXPECT_EQ(run(*four, sequence, tokens, 0, 150), expected[149]);
 }
 
 TEST_F(ExecutorTest, ExactCodecIsAStateMachineToo) {
