@@ -11,7 +11,7 @@ import time
 import unittest
 
 from streams import load
-from support import CHAT, Server, body, read_all, request, status
+from support import CHAT, IDLE_CONNECTIONS, Server, body, read_all, request, status
 
 SECONDS = float(os.environ.get("DS4_LOAD_SECONDS", "6"))
 # A sanitizer's build is slower by a factor that says nothing about the server.
@@ -42,7 +42,7 @@ class Load(unittest.TestCase):
         load(server.port, clients=8, seconds=0.5)  # so that everything lazy exists
         server.wait_for(active=0, queued=0)
         before = resources(server)
-        idle = [server.connect() for _ in range(1000)]
+        idle = [server.connect() for _ in range(IDLE_CONNECTIONS)]
         slow = socket.create_connection(("127.0.0.1", server.port))
         slow.sendall(post_chat(stream=True))
         report = load(server.port, 64, SECONDS, 60, leavers=4, leaver_text=LONG)

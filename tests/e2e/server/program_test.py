@@ -13,7 +13,7 @@ import time
 import unittest
 
 from streams import load
-from support import CHAT, Server, read_all, request, status
+from support import CHAT, IDLE_CONNECTIONS, Server, read_all, request, status
 
 BINARY = os.environ["DS4_SERVER_BINARY"]
 MODEL = "models/ds4-tiny.gguf"
@@ -139,7 +139,7 @@ class Signals(unittest.TestCase):
 class Load(unittest.TestCase):
     def test_64_streams(self):
         server = Program("--sessions", "16", "--max-queue", "100")
-        idle = [server.connect() for _ in range(1000)]
+        idle = [server.connect() for _ in range(IDLE_CONNECTIONS)]
         report = load(server.port, 64, SECONDS, 12, leavers=2, leaver_text="word " * 500)
         print("the small model, 64 streams:", report.text(), flush=True)
         self.assertEqual(report.failures, [])

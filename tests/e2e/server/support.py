@@ -1,11 +1,18 @@
 """What the server's tests share: a server to talk to, requests as bytes, replies taken apart."""
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
 import tempfile
 import time
+
+# Room for a thousand connections, here and in the servers that are started from here.
+FILES_HARD = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+FILES_MAX = 8192 if FILES_HARD == resource.RLIM_INFINITY else min(FILES_HARD, 8192)
+resource.setrlimit(resource.RLIMIT_NOFILE, (FILES_MAX, FILES_HARD))
+IDLE_CONNECTIONS = min(1000, FILES_MAX - 200)
 
 SCRIPTED = os.environ.get("DS4_SCRIPTED_SERVER", "")
 CHAT = {"messages": [{"role": "user", "content": "hello"}], "reasoning_effort": "none"}
