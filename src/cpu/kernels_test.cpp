@@ -143,7 +143,7 @@ AttentionCase attention_case(std::size_t heads, std::size_t dim, std::size_t row
                   dim,
                   random_values(heads * dim, 10, 2.0F),
                   random_values(heads, 11),
-                  random_values(2 * row_count * dim, 12),
+                  random_values((2 * row_count + 1) * dim, 12),  // never empty
                   {},
                   {}};
   for (std::size_t i = 0; i < row_count; ++i)
