@@ -244,8 +244,8 @@ TEST_F(SchedulerTest, ALongPromptDoesNotStallADecode) {
   submit(user_turn(std::string(20000, 'p')), reading);  // a second of work on its own
   ASSERT_TRUE(decoding->wait());
   ASSERT_TRUE(reading->wait());
-  // 5 ms are wanted; a sanitizer and a busy machine get room.
-  EXPECT_LT(decoding->gap_max, 100ms);
+  // 5 ms are wanted, a stall lasts a second; a sanitizer and a busy machine get room.
+  EXPECT_LT(decoding->gap_max, 500ms);
 }
 
 TEST_F(SchedulerTest, ACancelledPromptFreesTheEngineAndItsRetryResumes) {
