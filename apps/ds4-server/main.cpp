@@ -60,6 +60,7 @@ class SignalWatch {
 
 // Until the first signal; then drains.
 int serve(server::Server& server,
+          kvstore::EngineStore* store,
           const ServerArguments& arguments,
           const SignalWatch& signals,
           const std::atomic<bool>& device_lost) {
@@ -72,6 +73,7 @@ int serve(server::Server& server,
   }
   write_note("ds4-server: draining\n");
   server.drain(std::chrono::steady_clock::now() + std::chrono::seconds(arguments.drain_s));
+  if (store != nullptr) store->flush();
   return 0;
 }
 
@@ -119,14 +121,19 @@ int run_server(ServerArguments arguments, SignalWatch& signals, const Terminal& 
   options.service.log = arguments.open.log;
   options.http.log = arguments.open.log;
   const bool secure = !options.http.tls_certificate.empty();
-  server::Server server(*engine, options);
+  std::unique_ptr<kvstore::EngineStore> store;
+  if (!arguments.kv.store.directory.empty()) {
+    arguments.kv.store.log = arguments.open.log;
+    store = std::make_unique<kvstore::EngineStore>(*engine, arguments.kv);
+  }
+  server::Server server(*engine, options, store.get());
   signals.start_serving();
   for (const std::string& address : server.addresses()) {
     write_note(fmt::format("ds4-server: {} on {}://{}, {} conversations of {} tokens\n",
                            options.service.model_name, secure ? "https" : "http", address,
                            options.scheduler.slot_count, options.scheduler.context));
   }
-  return serve(server, arguments, signals, device_lost);
+  return serve(server, store.get(), arguments, signals, device_lost);
 }
 
 int run(int argc, char** argv, const Terminal& notes) {

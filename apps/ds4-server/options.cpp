@@ -128,6 +128,31 @@ void add_limit_flags(CLI::App& app, ServerArguments& a) {
       ->group(group);
 }
 
+void add_disk_flags(CLI::App& app, ServerArguments& a) {
+  const char* const group = "Conversations on disk";
+  kvstore::EngineStoreOptions& kv = a.kv;
+  auto* directory =
+      app.add_option("--kv-disk-dir", kv.store.directory,
+                     "Keep conversations here, so that they outlive memory and restarts")
+          ->group(group);
+  const auto add = [&](const char* name, auto& value, const char* help) {
+    return app.add_option(name, value, help)->needs(directory)->capture_default_str()->group(group);
+  };
+  add("--kv-disk-space-mb", a.kv_space_mb, "Most megabytes there; the least useful go first")
+      ->check(CLI::Range(std::uint64_t{1}, std::uint64_t{1} << 40));
+  add("--kv-disk-write-mb-per-day", a.kv_written_mb_per_day,
+      "Most megabytes written there a day; 0: no limit");
+  add("--kv-key-file", kv.store.key_file, "Encrypt with this key (32 bytes; the file is private)");
+  add("--kv-cache-min-tokens", kv.tokens_min, "Shorter conversations are not kept")
+      ->check(CLI::Range(1U, 1U << 30));
+  add("--kv-cache-cold-max-tokens", kv.cold_tokens_max,
+      "Longest beginning kept when it was read; 0: none is");
+  add("--kv-cache-continued-interval-tokens", kv.continued_interval,
+      "A growing conversation is kept every so many tokens, a multiple of 8192; 0: not before it "
+      "leaves memory")
+      ->check(CLI::Range(0U, 1U << 30));
+}
+
 void add_network_flags(CLI::App& app, ServerArguments& a) {
   const char* const group = "Network and safety";
   server::ServerOptions& server = a.server;
@@ -175,6 +200,10 @@ void settle(ServerArguments& a, const Switches& s) {
   if (s.release == "0731") service.ladder = chat::EffortLadder::k0731;
   if (s.think_budget > 0) service.think_tokens_max = static_cast<std::uint32_t>(s.think_budget);
   service.replays_exactly = !s.no_replay;
+  a.kv.store.bytes_max = a.kv_space_mb << 20;
+  a.kv.store.bytes_written_per_day_max = a.kv_written_mb_per_day << 20;
+  const std::uint32_t stride = a.kv.store.chunk_tokens * a.kv.store.state_stride_chunks;
+  a.kv.continued_interval = (a.kv.continued_interval + stride - 1) / stride * stride;
   a.open.session_count = a.server.scheduler.slot_count;
 }
 
@@ -189,6 +218,7 @@ ParsedArguments parse_arguments(int argc, char** argv) {
   add_answer_flags(app, arguments, switches);
   add_capacity_flags(app, arguments);
   add_limit_flags(app, arguments);
+  add_disk_flags(app, arguments);
   add_network_flags(app, arguments);
   add_other_flags(app, arguments);
   ParsedArguments parsed;

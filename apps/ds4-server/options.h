@@ -3,6 +3,7 @@
 #include <string>
 
 #include "common/fence.h"
+#include "kvstore/engine_store.h"
 #include "runtime/open.h"
 #include "server/server.h"
 
@@ -15,6 +16,9 @@ struct ServerArguments {
   OpenOptions open;
   server::ServerOptions server;
   std::filesystem::path key_file;
+  kvstore::EngineStoreOptions kv;  // kv.store.directory empty: no store
+  std::uint64_t kv_space_mb = 65536;
+  std::uint64_t kv_written_mb_per_day = 0;
   std::filesystem::path directory;  // to go to before anything is opened
   int power_percent = 100;
   std::uint32_t drain_s = 30;

@@ -1,4 +1,5 @@
 #pragma once
+#include <chrono>
 #include <condition_variable>
 #include <cstddef>
 #include <deque>
@@ -39,6 +40,13 @@ class BoundedQueue {
   std::optional<T> pop(std::stop_token stop = {}) {
     std::unique_lock lock(mutex_);
     filled_.wait(lock, stop, [&] { return closed_ || !items_.empty(); });
+    return take(lock);
+  }
+
+  // Waits for an item until `deadline` at most.
+  std::optional<T> pop_until(std::chrono::steady_clock::time_point deadline) {
+    std::unique_lock lock(mutex_);
+    filled_.wait_until(lock, deadline, [&] { return closed_ || !items_.empty(); });
     return take(lock);
   }
 

@@ -1,5 +1,6 @@
 #include "base/bounded_queue.h"
 
+#include <chrono>
 #include <thread>
 
 #include <gtest/gtest.h>
@@ -36,6 +37,17 @@ TEST(BoundedQueue, AStopRequestEndsAWait) {
   std::stop_source source;
   std::jthread stopper([&] { source.request_stop(); });
   EXPECT_EQ(queue.pop(source.get_token()), std::nullopt);
+}
+
+TEST(BoundedQueue, WaitsNoLongerThanItsDeadline) {
+  using namespace std::chrono_literals;
+  BoundedQueue<int> queue(1);
+  EXPECT_FALSE(queue.pop_until(std::chrono::steady_clock::now() + 1ms).has_value());
+  std::jthread pusher([&] {
+    std::this_thread::sleep_for(5ms);
+    queue.push(7);
+  });
+  EXPECT_EQ(queue.pop_until(std::chrono::steady_clock::now() + 10s), 7);
 }
 
 }  // namespace

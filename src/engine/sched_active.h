@@ -1,6 +1,7 @@
 #pragma once
 #include <chrono>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -14,6 +15,7 @@ namespace ds4 {
 // An answer in the making.  Confined to the engine's thread.
 struct Scheduler::Active {
   enum class Phase {
+    kLoad,     // its beginning comes from the store
     kPrefill,  // tokens of `whole` are to be evaluated
     kDecode,   // one drawn token is to be evaluated
     kDone,
@@ -35,12 +37,17 @@ struct Scheduler::Active {
   SlotTicket ticket;
   sample::Sampler sampler;
   Phase phase = Phase::kPrefill;
+  std::unique_ptr<StateLoad> load;  // kLoad
+  std::uint32_t failed_loads = 0;
+  ReuseReport report;
   std::vector<TokenId> whole;  // the transcript to evaluate: the prompt, or what was inserted
   TokenId pending{};           // kDecode: drawn and not evaluated
   std::uint32_t prompt_tokens = 0;
   std::uint32_t reused_tokens = 0;
   std::uint32_t generated_tokens = 0;
-  std::uint64_t served_turn = 0;  // the step that last read its prompt
+  std::uint32_t cold_length = 0;   // where the store wants a cold prompt; 0: nowhere
+  std::uint32_t saved_tokens = 0;  // what the store has been given, or had
+  std::uint64_t served_turn = 0;   // the step that last read its prompt
   ErrorCode error = ErrorCode::kInternal;
   std::string message;
 };

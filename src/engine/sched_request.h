@@ -1,10 +1,12 @@
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
 #include <stop_token>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/error.h"
@@ -42,6 +44,16 @@ enum class ReuseSource {
 };
 const char* reuse_source_name(ReuseSource source);
 
+// Why a store gave no more of a prompt than it did.
+struct MissNote {
+  std::string reason;                // one word; empty: it gave all that it could
+  std::size_t agreed_tokens = 0;     // whose bytes agree with something saved, resumable or not
+  std::size_t first_difference = 0;  // bytes of the prompt's key
+  std::string saved;                 // what is saved round there: prompt text, for the trace alone
+};
+// May read files: not for the engine's thread.  Takes the prompt's key.
+using ExplainMiss = std::function<MissNote(std::string_view key)>;
+
 // What was reused for a prompt, and why not more.  Offsets are bytes of the prompt's key
 // (prompt_key.h).
 struct ReuseReport {
@@ -50,6 +62,8 @@ struct ReuseReport {
   std::uint32_t prompt_tokens = 0;  // of the effective prompt: live tokens and the tokenised rest
   std::uint32_t reused_tokens = 0;  // not evaluated again
   std::uint32_t lost_tokens = 0;    // of another conversation, dropped for this one
+  std::string reason;               // why memory had no more; empty for a continuation
+  ExplainMiss explain_store = {};   // why the store had no more; empty when it was not asked
   // For anything but a continuation: the best candidate's first differing byte and up to 40 bytes
   // round it.  Prompt text: for the private trace alone.
   std::size_t first_difference = 0;

@@ -20,6 +20,14 @@ struct PromptView {
   std::string_view name_space;
 };
 
+// Views what `request` and `key` own.
+inline PromptView view_of(const GenerationRequest& request, std::string_view key) {
+  return {.prompt = request.prompt,
+          .tokens = request.tokens,
+          .key = key,
+          .name_space = request.name_space};
+}
+
 // How much of a slot's live transcript a prompt can continue from.
 struct SlotMatch {
   ReuseSource source = ReuseSource::kCold;
@@ -49,6 +57,9 @@ class Slot {
   std::uint32_t live_tokens() const { return static_cast<std::uint32_t>(key_ends_.size()); }
   std::string_view key() const { return key_; }
   const std::string& name_space() const { return name_space_; }
+  // [live_tokens] bytes of key() up to each token's end
+  std::span<const std::uint32_t> key_ends() const { return key_ends_; }
+  std::span<const VisibleTurn> visible_turns() const { return visible_; }
 
   SlotMatch match(const PromptView& prompt) const;
   // Whether `kept` tokens include the first whole prompt that this slot served: then a prompt that

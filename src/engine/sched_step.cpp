@@ -76,7 +76,9 @@ void Scheduler::stage_prefills() {
     // Chunks end where checkpoints are due.
     const std::uint32_t to_checkpoint =
         options_.checkpoint_interval - length % options_.checkpoint_interval;
-    const std::uint32_t count = std::min({left, to_checkpoint, budget});
+    std::uint32_t count = std::min({left, to_checkpoint, budget});
+    // And where the store wants a copy.
+    if (length < active->cold_length) count = std::min(count, active->cold_length - length);
     const std::span<const TokenId> tokens(active->whole.data() + length, count);
     session.stage(tokens, count == left, rows_);
     staged_.push_back({active, tokens, count == left});
@@ -129,6 +131,7 @@ void Scheduler::commit_batch() {
     std::span<const float> logits;
     if (staged.wants_logits) logits = std::span(logits_).subspan(logit_row++ * vocab, vocab);
     active.slot.session().commit(staged.tokens, logits);
+    save_if_due(active);
     if (active.phase == Active::Phase::kPrefill) {
       prefilled += staged.tokens.size();
       if (active.generated_tokens == 0)
@@ -139,8 +142,6 @@ void Scheduler::commit_batch() {
     } else {
       ++decoded;
     }
-    if (store_ != nullptr && store_->is_due(active.slot))
-      store_->save(active.slot, PrefixStore::Moment::kContinued);
     choose_next(active);
   }
   const std::lock_guard lock(mutex_);
@@ -220,6 +221,10 @@ void Scheduler::insert(Active& active) {
 void Scheduler::finish(Active& active, EndReason reason) {
   if (active.phase == Active::Phase::kDone) return;
   if (active.phase == Active::Phase::kPrefill) active.slot.drop_unevaluated();
+  if (active.phase == Active::Phase::kLoad) {
+    active.load.reset();
+    active.slot.clear();
+  }
   const bool decoded = active.decoding != Clock::time_point{};
   active.phase = Active::Phase::kDone;
   active.slot.busy = false;

@@ -13,7 +13,7 @@ namespace ds4 {
 
 namespace {
 
-// Fewer shared tokens are not worth a copy between slots or a read from disk.
+// Fewer shared tokens are not worth a copy between slots.
 constexpr std::uint32_t kForkTokensMin = 128;
 // In which the chance that a conversation comes back falls to 1/e.
 constexpr double kReuseSeconds = 1800;
@@ -21,13 +21,6 @@ constexpr double kReuseSeconds = 1800;
 double seconds_between(std::chrono::steady_clock::time_point from,
                        std::chrono::steady_clock::time_point to) {
   return std::chrono::duration<double>(to - from).count();
-}
-
-PromptView view_of(const GenerationRequest& request, const std::string& key) {
-  return {.prompt = request.prompt,
-          .tokens = request.tokens,
-          .key = key,
-          .name_space = request.name_space};
 }
 
 }  // namespace
@@ -88,8 +81,11 @@ void Scheduler::wake() {
 }
 
 SchedulerStats Scheduler::stats() {
+  std::optional<PrefixStoreStats> store;
+  if (store_ != nullptr) store = store_->stats();
   const std::lock_guard lock(mutex_);
   SchedulerStats stats = stats_;
+  stats.store = store;
   stats.device_failed = dead_;
   stats.queued = static_cast<std::uint32_t>(waiting_);
   if (step_began_ != Clock::time_point{})
@@ -123,6 +119,7 @@ void Scheduler::run(std::stop_token stop) {
       take_inbox();
       reap_cancelled();
       admit();
+      advance_loads();
       publish();
       step();
       remove_finished();
@@ -145,8 +142,8 @@ void Scheduler::run(std::stop_token stop) {
 bool Scheduler::is_runnable() const {
   if (queue_.size() > 0 && active_.size() < slots_.size()) return true;
   return std::any_of(active_.begin(), active_.end(), [](const std::unique_ptr<Active>& active) {
-    return active->phase == Active::Phase::kPrefill || active->client->ready() ||
-           active->request.stop.stop_requested();
+    return active->phase == Active::Phase::kLoad || active->phase == Active::Phase::kPrefill ||
+           active->client->ready() || active->request.stop.stop_requested();
   });
 }
 
@@ -198,11 +195,17 @@ void Scheduler::admit() {
     std::optional<QueuedGeneration> item = queue_.pop();
     if (!item) break;
     const std::string key = prompt_key(item->request.prompt);
-    const PromptView prompt = view_of(item->request, key);
-    SlotMatch match;
-    Slot* slot = choose_slot(prompt, match);
-    DS4_CHECK(slot != nullptr);
-    start(std::move(*item), *slot, std::move(match));
+    Beginning beginning = choose_slot(view_of(item->request, key));
+    Slot& slot = *beginning.slot;
+    Active& active = occupy(std::move(*item), slot);
+    active.report = std::move(beginning.report);
+    if (beginning.from_disk) {
+      active.phase = Active::Phase::kLoad;
+      active.load = store_->load(view_of(active.request, key), slot);
+      if (active.load == nullptr) end_load(active, false);
+    } else {
+      start(active, beginning.match);
+    }
   }
 }
 
@@ -248,13 +251,21 @@ Slot* Scheduler::cheapest_victim() {
   return victim;
 }
 
-Slot* Scheduler::choose_slot(const PromptView& prompt, SlotMatch& match) {
+Scheduler::Beginning Scheduler::choose_slot(const PromptView& prompt) {
+  Beginning beginning;
+  SlotMatch& match = beginning.match;
   if (Slot* slot = best_continuation(prompt, match)) {
-    if (slot->live_tokens() > match.kept_tokens && store_ != nullptr)
-      store_->save(*slot, PrefixStore::Moment::kEvict);
-    return slot;
+    beginning.slot = slot;
+    if (slot->live_tokens() <= match.kept_tokens) return beginning;
+    diagnose(prompt, beginning.report);
+    if (store_ != nullptr) store_->save(*slot, PrefixStore::Moment::kEvict);
+    beginning.from_disk = try_disk(prompt, beginning);
+    return beginning;
   }
+  diagnose(prompt, beginning.report);
   Slot* slot = cheapest_victim();
+  DS4_CHECK(slot != nullptr);
+  beginning.slot = slot;
   match = slot->match(prompt);
   if (!slot->empty()) {
     if (store_ != nullptr) store_->save(*slot, PrefixStore::Moment::kEvict);
@@ -262,8 +273,8 @@ Slot* Scheduler::choose_slot(const PromptView& prompt, SlotMatch& match) {
     ++stats_.evictions;
   }
   try_fork(prompt, *slot, match);
-  try_disk(prompt, *slot, match);
-  return slot;
+  beginning.from_disk = try_disk(prompt, beginning);
+  return beginning;
 }
 
 void Scheduler::try_fork(const PromptView& prompt, Slot& slot, SlotMatch& match) {
@@ -287,64 +298,55 @@ void Scheduler::try_fork(const PromptView& prompt, Slot& slot, SlotMatch& match)
   match.source = ReuseSource::kFork;
 }
 
-void Scheduler::try_disk(const PromptView& prompt, Slot& slot, SlotMatch& match) {
-  if (store_ == nullptr || store_->lookup(prompt) < match.kept_tokens + kForkTokensMin) return;
-  const bool restored = store_->restore(prompt, slot);
-  if (!restored) slot.clear();
-  match = slot.match(prompt);
-  if (restored && match.source != ReuseSource::kCold) match.source = ReuseSource::kDisk;
-}
-
-void Scheduler::start(QueuedGeneration item, Slot& slot, SlotMatch match) {
-  auto active = std::make_unique<Active>(std::move(item), slot, engine_.config().vocab_size);
-  const std::string key = prompt_key(active->request.prompt);
-  const PromptView prompt = view_of(active->request, key);
-  ReuseReport report;
-  report.source = match.source;
-  report.first_difference = match.first_difference;
-  if (match.source == ReuseSource::kCold || match.source == ReuseSource::kRewind) {
-    const std::size_t from = match.first_difference < 40 ? 0 : match.first_difference - 40;
-    report.expected = slot.key().substr(std::min(from, slot.key().size()), 80);
-    report.found = key.substr(std::min(from, key.size()), 80);
-  }
-  const std::uint32_t live = slot.live_tokens();
-  active->whole = slot.begin(prompt, match);
-  // What the bridge and the rest need may exceed what the prompt alone did.
-  const bool fits = active->whole.size() < options_.context;
-  active->prompt_tokens = static_cast<std::uint32_t>(active->whole.size());
-  active->reused_tokens = slot.session().length();
-  if (active->reused_tokens == 0) report.source = ReuseSource::kCold;
+// Gives the slot to a request.
+Scheduler::Active& Scheduler::occupy(QueuedGeneration item, Slot& slot) {
+  active_.push_back(std::make_unique<Active>(std::move(item), slot, engine_.config().vocab_size));
+  Active& active = *active_.back();
   slot.busy = true;
   slot.serial = ++serial_;
-  active->ticket = {static_cast<std::uint32_t>(
-                        std::find_if(slots_.begin(), slots_.end(),
-                                     [&](const auto& other) { return other.get() == &slot; }) -
-                        slots_.begin()),
-                    slot.serial};
-  active->started = Clock::now();
-  report.slot = active->ticket.slot;
-  report.prompt_tokens = active->prompt_tokens;
-  report.reused_tokens = active->reused_tokens;
+  active.ticket = {static_cast<std::uint32_t>(
+                       std::find_if(slots_.begin(), slots_.end(),
+                                    [&](const auto& other) { return other.get() == &slot; }) -
+                       slots_.begin()),
+                   slot.serial};
+  active.started = Clock::now();
+  return active;
+}
+
+void Scheduler::start(Active& active, const SlotMatch& match) {
+  const std::string key = prompt_key(active.request.prompt);
+  const PromptView prompt = view_of(active.request, key);
+  Slot& slot = active.slot;
+  ReuseReport& report = active.report;
+  report.source = match.source;
+  if (report.reason.empty()) report.first_difference = match.first_difference;
+  const std::uint32_t live = slot.live_tokens();
+  active.phase = Active::Phase::kPrefill;
+  active.whole = slot.begin(prompt, match);
+  // What the bridge and the rest need may exceed what the prompt alone did.
+  const bool fits = active.whole.size() < options_.context;
+  active.prompt_tokens = static_cast<std::uint32_t>(active.whole.size());
+  active.reused_tokens = slot.session().length();
+  active.saved_tokens = active.reused_tokens;
+  if (store_ != nullptr)
+    active.cold_length = store_->cold_length(active.whole, active.reused_tokens);
+  if (active.reused_tokens == 0) report.source = ReuseSource::kCold;
+  report.slot = active.ticket.slot;
+  report.prompt_tokens = active.prompt_tokens;
+  report.reused_tokens = active.reused_tokens;
   report.lost_tokens = live > match.kept_tokens ? live - match.kept_tokens : 0;
   {
     const std::lock_guard lock(mutex_);
-    stats_.reused_tokens += active->reused_tokens;
+    stats_.reused_tokens += active.reused_tokens;
     ++stats_.by_source[static_cast<std::size_t>(report.source)];
   }
-  active->client->on_start(report);
-  active_.push_back(std::move(active));
+  active.client->on_start(report);
   if (!fits) {
     slot.clear();
-    active_.back()->error = ErrorCode::kContextOverflow;
-    active_.back()->message = "the conversation does not fit the context";
-    finish(*active_.back(), EndReason::kFailed);
+    active.error = ErrorCode::kContextOverflow;
+    active.message = "the conversation does not fit the context";
+    finish(active, EndReason::kFailed);
   }
-}
-
-void Scheduler::save_slots() {
-  if (store_ == nullptr) return;
-  for (const auto& slot : slots_)
-    if (!slot->empty()) store_->save(*slot, PrefixStore::Moment::kShutdown);
 }
 
 }  // namespace ds4

@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <stop_token>
 #include <string>
 #include <thread>
@@ -12,32 +13,12 @@
 
 #include "base/log.h"
 #include "engine/engine.h"
+#include "engine/prefix_store.h"
 #include "engine/sched_queue.h"
 #include "engine/sched_request.h"
 #include "engine/sched_slot.h"
 
 namespace ds4 {
-
-// Where states go that leave memory, and come from.  Called on the engine's thread alone; must not
-// wait for a disk in save().
-class PrefixStore {
- public:
-  enum class Moment { kCold, kContinued, kEvict, kShutdown };
-
-  PrefixStore() = default;
-  PrefixStore(const PrefixStore&) = delete;
-  PrefixStore& operator=(const PrefixStore&) = delete;
-  virtual ~PrefixStore() = default;
-
-  // Tokens of the longest prefix of `prompt` that restore() would give; 0: nothing.
-  virtual std::uint32_t lookup(const PromptView& prompt) = 0;
-  // Fills the slot's session with it.  False when it could not be read; the slot is then empty.
-  virtual bool restore(const PromptView& prompt, Slot& slot) = 0;
-  // Copies what is needed and returns; writing happens elsewhere.
-  virtual void save(const Slot& slot, Moment moment) = 0;
-  // Whether a conversation of this length is due for a save while it grows.
-  virtual bool is_due(const Slot& slot) = 0;
-};
 
 struct SchedulerOptions {
   std::uint32_t context = 32768;  // tokens of every slot
@@ -69,6 +50,7 @@ struct SchedulerStats {
   std::vector<std::uint32_t> slot_tokens;  // [slot_count] live tokens
   std::vector<std::uint64_t> by_source;    // [ReuseSource] answers begun
   bool device_failed = false;
+  std::optional<PrefixStoreStats> store = {};  // when there is one
 };
 
 // Continuous batching: many answers over one executor.  One thread of its own owns the engine; each
@@ -119,12 +101,23 @@ class Scheduler {
   void reap_cancelled();
   void admit();
   void publish();
-  void start(QueuedGeneration item, Slot& slot, SlotMatch match);
-  Slot* choose_slot(const PromptView& prompt, SlotMatch& match);
+  // Where a prompt is to begin.
+  struct Beginning {
+    Slot* slot = nullptr;
+    SlotMatch match;
+    bool from_disk = false;
+    ReuseReport report;  // why not more
+  };
+  Beginning choose_slot(const PromptView& prompt);
+  void diagnose(const PromptView& prompt, ReuseReport& report) const;
+  Active& occupy(QueuedGeneration item, Slot& slot);
+  void start(Active& active, const SlotMatch& match);
+  void advance_loads();
+  void end_load(Active& active, bool loaded);
   Slot* best_continuation(const PromptView& prompt, SlotMatch& match);
   Slot* cheapest_victim();
   void try_fork(const PromptView& prompt, Slot& slot, SlotMatch& match);
-  void try_disk(const PromptView& prompt, Slot& slot, SlotMatch& match);
+  bool try_disk(const PromptView& prompt, Beginning& beginning);
 
   void step();
   void stage_decodes();
@@ -138,6 +131,7 @@ class Scheduler {
   void finish(Active& active, EndReason reason);
   void remove_finished();
   void fail_all(ErrorCode code, const std::string& message);
+  void save_if_due(Active& active);
   void save_slots();
   static void refuse(QueuedGeneration& item, EndReason reason);
 

@@ -43,6 +43,21 @@ KeyContext context_of(const EntryHeader& header,
           .name_space = std::string(name_space)};
 }
 
+// An entry's sections as an export carries them.  Aliases stay behind: their keys are those of one
+// directory, and their texts are not kept.
+std::vector<Section> portable_sections(const EntryInfo& info) {
+  std::vector<Section> sections = info.sections;
+  if (info.header.has_aliases) sections.pop_back();
+  return sections;
+}
+
+std::uint64_t plain_file_bytes(std::span<const Section> sections) {
+  std::uint64_t bytes = kEntryHeaderBytes;
+  for (const Section& section : sections)
+    bytes += kSectionRecordBytes + section.bytes;
+  return bytes;
+}
+
 BundleInfo read_bundle_info(const InputFile& file) {
   require(file.bytes() >= kBundleHeaderBytes, "shorter than its header");
   std::vector<std::byte> preface(kBundleHeaderBytes);
@@ -138,10 +153,12 @@ std::span<const std::byte> ChainTranscoder::add(const EntryReader& entry) {
   header.id = entry_id(header.kind, parent_, header.key, std::span(tokens_).subspan(before));
   header.name_space = target_.name_space;
   header.text_check = text_check(target_.salt, own_text);
+  header.has_aliases = false;
   header.salt = {};
   if (cipher_ != nullptr) fill_random(header.salt);
-  EntryEncoder encoder(header, entry.info().sections, cipher_, storage_);
-  for (std::size_t index = 0; index < entry.info().sections.size(); ++index) {
+  const std::vector<Section> sections = portable_sections(entry.info());
+  EntryEncoder encoder(header, sections, cipher_, storage_);
+  for (std::size_t index = 0; index < sections.size(); ++index) {
     const std::vector<std::byte> plain = entry.section(index);
     std::copy(plain.begin(), plain.end(), encoder.section(index).begin());
   }
@@ -173,9 +190,7 @@ void SessionStore::export_file(std::string_view id, const std::filesystem::path&
                        context.cipher_or_null());
   };
   for (std::size_t i = 0; i < entry_count; ++i) {
-    const EntryReader entry = open(i);
-    const std::uint64_t tags = entry.info().sections.size() * kCipherTagBytes;
-    sizes.push_back(entry.header().file_bytes - (entry.header().encrypted ? tags : 0));
+    sizes.push_back(plain_file_bytes(portable_sections(open(i).info())));
   }
   std::filesystem::path temporary = path;
   temporary += fmt::format(".{}.tmp", random_hex(4));
@@ -235,7 +250,10 @@ SessionInfo SessionStore::import_file(const std::filesystem::path& path,
     if (!store_.contains(transcoder->header().id)) batch.add(transcoder->header(), bytes);
   }
   if (transcoder) {
-    require(transcoder->tokens() == content.tokens && transcoder->text() == content.text,
+    const auto& tokens = transcoder->tokens();
+    require(tokens.size() <= content.tokens.size() &&
+                std::equal(tokens.begin(), tokens.end(), content.tokens.begin()) &&
+                content.text.starts_with(transcoder->text()),
             "its state is of another text than its session");
     require(transcoder->header().has_state, "its last entry carries no state");
     batch.publish();

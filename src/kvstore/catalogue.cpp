@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -13,7 +14,7 @@ namespace ds4::kvstore {
 
 namespace {
 
-constexpr std::int64_t kSchemaVersion = 1;
+constexpr std::int64_t kSchemaVersion = 2;
 constexpr std::string_view kEntryColumns =
     "id, parent, key, kind, role, has_state, has_logits, token_begin, token_end, byte_end, "
     "text_check, file_bytes, created_s, used_s, hits, recompute_ms, name_space, model";
@@ -29,6 +30,10 @@ CREATE TABLE IF NOT EXISTS entry(
   name_space TEXT NOT NULL, model TEXT NOT NULL) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS entry_children
   ON entry(parent, byte_end, text_check, key, kind, has_state, has_logits, token_end);
+CREATE TABLE IF NOT EXISTS alias(root BLOB NOT NULL, byte_end INTEGER NOT NULL,
+  text_check INTEGER NOT NULL, key BLOB NOT NULL, tail BLOB NOT NULL, bridge BLOB NOT NULL,
+  PRIMARY KEY(root, byte_end, text_check, key, tail)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS alias_tail ON alias(tail);
 CREATE TABLE IF NOT EXISTS lease(number INTEGER PRIMARY KEY, entry BLOB NOT NULL,
   owner TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS pin(entry BLOB NOT NULL, label TEXT NOT NULL,
@@ -80,20 +85,25 @@ struct Catalogue::Statements {
         children(database,
                  "SELECT id, key, kind, has_state, has_logits, token_end, byte_end, text_check "
                  "FROM entry WHERE parent=?1 AND byte_end<=?2 ORDER BY byte_end"),
+        aliases(database,
+                "SELECT key, byte_end, text_check, tail, bridge FROM alias "
+                "WHERE root=?1 AND byte_end<=?2 ORDER BY byte_end"),
         has_children(database, "SELECT 1 FROM entry WHERE parent=?1 LIMIT 1"),
         insert(database,
                fmt::format("INSERT OR IGNORE INTO entry({}) VALUES(?1,?2,?3,?4,?5,?6,?7,"
                            "?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18)",
                            kEntryColumns)),
         remove(database, "DELETE FROM entry WHERE id=?1"),
+        add_alias(database, "INSERT OR REPLACE INTO alias VALUES(?1,?2,?3,?4,?5,?6)"),
+        remove_aliases(database, "DELETE FROM alias WHERE tail=?1"),
         use_of(database, "SELECT used_s, hits FROM entry WHERE id=?1"),
         set_use(database, "UPDATE entry SET used_s=?2, hits=?3 WHERE id=?1"),
         total(database, "SELECT coalesce(sum(file_bytes),0), count(*) FROM entry"),
         add_lease(database, "INSERT INTO lease(entry, owner) VALUES(?1,?2)"),
         remove_lease(database, "DELETE FROM lease WHERE number=?1") {}
 
-  Statement find, contains, children, has_children, insert, remove, use_of, set_use, total,
-      add_lease, remove_lease;
+  Statement find, contains, children, aliases, has_children, insert, remove, add_alias,
+      remove_aliases, use_of, set_use, total, add_lease, remove_lease;
 };
 
 EntryRow row_of(const EntryHeader& header) {
@@ -182,6 +192,41 @@ void Catalogue::children(const EntryId& parent,
   }
 }
 
+void Catalogue::aliases(const EntryId& root,
+                        std::uint64_t byte_end_max,
+                        const ChildFilter& filter,
+                        std::vector<AliasRow>& out) {
+  Statement& from = statements_->aliases;
+  from.bind(1, root).bind(2, static_cast<std::int64_t>(byte_end_max));
+  while (from.step()) {
+    const auto byte_end = static_cast<std::uint64_t>(from.integer(1));
+    const auto text_check = static_cast<std::uint64_t>(from.integer(2));
+    if (!filter.wants(byte_end, text_check)) continue;
+    AliasRow& row = out.emplace_back();
+    row.record.key = from.digest(0);
+    row.record.byte_end = byte_end;
+    row.record.text_check = text_check;
+    row.tail.digest = from.digest(3);
+    const std::vector<std::byte> bridge = from.blob(4);
+    row.record.bridge.resize(bridge.size() / sizeof(TokenId));
+    if (!bridge.empty())
+      std::memcpy(row.record.bridge.data(), bridge.data(),
+                  row.record.bridge.size() * sizeof(TokenId));
+  }
+}
+
+std::vector<EntryRow> Catalogue::recent_children(const EntryId& parent, std::size_t count_max) {
+  // Of the very many that may hang on a root only some are looked at.
+  Statement from(database_, fmt::format("SELECT {0} FROM (SELECT {0} FROM entry WHERE parent=?1 "
+                                        "LIMIT 256) ORDER BY used_s DESC LIMIT ?2",
+                                        kEntryColumns));
+  from.bind(1, parent).bind(2, static_cast<std::int64_t>(count_max));
+  std::vector<EntryRow> rows;
+  while (from.step())
+    rows.push_back(read_row(from));
+  return rows;
+}
+
 bool Catalogue::has_children(const EntryId& id) {
   const bool found = statements_->has_children.bind(1, id).step();
   statements_->has_children.reset();
@@ -225,11 +270,22 @@ bool Catalogue::insert(const EntryRow& row) {
   insert.bind(15, row.hits).bind(16, row.recompute_ms);
   insert.bind(17, std::string_view(row.name_space)).bind(18, std::string_view(row.model));
   insert.run();
-  return database_.changes() > 0;
+  const bool is_new = database_.changes() > 0;
+  for (const AliasRecord& alias : row.aliases) {
+    statements_->add_alias.bind(1, row.root)
+        .bind(2, static_cast<std::int64_t>(alias.byte_end))
+        .bind(3, static_cast<std::int64_t>(alias.text_check))
+        .bind(4, alias.key)
+        .bind(5, row.id)
+        .bind_blob(6, std::as_bytes(std::span(alias.bridge)))
+        .run();
+  }
+  return is_new;
 }
 
 void Catalogue::remove(const EntryId& id) {
   statements_->remove.bind(1, id).run();
+  statements_->remove_aliases.bind(1, id).run();
 }
 
 void Catalogue::mark_used(std::span<const EntryId> ids, std::int64_t now_s, double half_life_s) {
@@ -245,12 +301,13 @@ void Catalogue::mark_used(std::span<const EntryId> ids, std::int64_t now_s, doub
 }
 
 void Catalogue::clear_entries() {
-  database_.execute("DELETE FROM entry; DELETE FROM reference;");
+  database_.execute("DELETE FROM entry; DELETE FROM alias; DELETE FROM reference;");
 }
 
 void Catalogue::clear_all() {
   database_.execute(
-      "DELETE FROM entry; DELETE FROM reference; DELETE FROM pin; DELETE FROM lease; "
+      "DELETE FROM entry; DELETE FROM alias; DELETE FROM reference; DELETE FROM pin; DELETE FROM "
+      "lease; "
       "DELETE FROM written;");
 }
 

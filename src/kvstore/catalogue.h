@@ -34,6 +34,9 @@ struct EntryRow {
   double recompute_ms = 0;  // for its own tokens
   std::string name_space;
   std::string model;
+  // Taken in by insert() alone.
+  EntryId root;                      // of its key space; needed with aliases
+  std::vector<AliasRecord> aliases;  // by which it is found besides
 };
 
 // What lookup needs of an entry that hangs on another one.
@@ -49,6 +52,12 @@ struct ChildRow {
 };
 
 EntryRow row_of(const EntryHeader& header);
+
+// An alias and the tail that it leads to.
+struct AliasRow {
+  AliasRecord record;
+  EntryId tail;
+};
 
 // Which entries of many that hang on one are worth a closer look.
 class ChildFilter {
@@ -75,6 +84,13 @@ class Catalogue {
                 std::uint64_t byte_end_max,
                 const ChildFilter& filter,
                 std::vector<ChildRow>& out);
+  // The same for aliases of tails in the key space of `root`.
+  void aliases(const EntryId& root,
+               std::uint64_t byte_end_max,
+               const ChildFilter& filter,
+               std::vector<AliasRow>& out);
+  // Of the entries that hang on `parent`, a few of those used last.
+  std::vector<EntryRow> recent_children(const EntryId& parent, std::size_t count_max);
   bool has_children(const EntryId& id);
   std::vector<EntryRow> all();
   std::uint64_t entry_count();

@@ -19,10 +19,15 @@ void EntryBatch::hold(const EntryId& id) {
   leases_.push_back(context_.catalogue->add_lease(id, context_.owner->name()));
 }
 
-void EntryBatch::add(const EntryHeader& header, std::span<const std::byte> file) {
+void EntryBatch::add(const EntryHeader& header,
+                     std::span<const std::byte> file,
+                     std::span<const AliasRecord> aliases) {
   TemporaryFile temporary(context_.temporary_path(), context_.options.step_hook);
   temporary.write(file);
-  files_.push_back({row_of(header), std::move(temporary)});
+  EntryRow row = row_of(header);
+  row.aliases.assign(aliases.begin(), aliases.end());
+  if (!aliases.empty()) row.root = root_id(context_.key_context_of(header));
+  files_.push_back({std::move(row), std::move(temporary)});
   files_bytes_ += file.size();
   if (files_.size() >= kBatchFilesMax || files_bytes_ >= kBatchBytesMax) publish();
 }
@@ -33,10 +38,10 @@ void EntryBatch::publish_one(Written& written) {
   const std::filesystem::path path = context_.path_of(written.row.kind, written.row.id);
   if (written.file.publish_new(path)) return;
   try {
-    const EntryReader reader(path, nullptr);
+    const EntryReader reader(path, context_.cipher_or_null());
     reader.check_all();
     if (reader.header().id == written.row.id) {
-      written.row = row_of(reader.header());
+      written.row = context_.full_row_of(reader);
       return;
     }
   } catch (const Error&) {

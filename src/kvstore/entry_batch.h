@@ -19,8 +19,11 @@ class EntryBatch {
   // Drops what was not published.
   ~EntryBatch();
 
-  // Writes a whole file under a temporary name; publishes when the batch is full.
-  void add(const EntryHeader& header, std::span<const std::byte> file);
+  // Writes a whole file under a temporary name; publishes when the batch is full.  `aliases` are
+  // those in the file.
+  void add(const EntryHeader& header,
+           std::span<const std::byte> file,
+           std::span<const AliasRecord> aliases = {});
   // Syncs and names the files, then enters them into the catalogue in one transaction.
   void publish();
   // Keeps an entry that is there.  The caller holds catalogue_mutex.

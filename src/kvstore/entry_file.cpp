@@ -17,11 +17,13 @@ constexpr std::uint32_t kVersion = 1;
 constexpr std::uint32_t kFlagEncrypted = 1;
 constexpr std::uint32_t kFlagState = 2;
 constexpr std::uint32_t kFlagLogits = 4;
-constexpr std::uint32_t kFlagsKnown = 7;
+constexpr std::uint32_t kFlagAliases = 8;
+constexpr std::uint32_t kFlagsKnown = 15;
 constexpr std::size_t kChecksumOffset = 504;
 constexpr std::size_t kReservedOffset = 448;
 constexpr std::uint64_t kTokensMax = std::uint64_t{1} << 31;
 constexpr std::uint64_t kTextBytesMax = std::uint64_t{1} << 40;
+constexpr std::size_t kAliasFixedBytes = 52;
 constexpr std::size_t kAssociatedRecordBytes = 40;  // a section's record without its checksum
 
 [[noreturn]] void bad(std::string_view what) {
@@ -70,7 +72,7 @@ void put_header(FieldWriter& out, const EntryHeader& header, std::size_t section
   out.put(12, static_cast<std::uint32_t>(header.kind));
   out.put(16, static_cast<std::uint32_t>(section_count));
   out.put(20, (header.encrypted ? kFlagEncrypted : 0) | (header.has_state ? kFlagState : 0) |
-                  (header.has_logits ? kFlagLogits : 0));
+                  (header.has_logits ? kFlagLogits : 0) | (header.has_aliases ? kFlagAliases : 0));
   out.put(24, header.token_begin);
   out.put(32, header.token_end);
   out.put(40, header.byte_begin);
@@ -105,6 +107,7 @@ EntryHeader get_header(const FieldReader& in) {
   header.encrypted = (flags & kFlagEncrypted) != 0;
   header.has_state = (flags & kFlagState) != 0;
   header.has_logits = (flags & kFlagLogits) != 0;
+  header.has_aliases = (flags & kFlagAliases) != 0;
   header.token_begin = in.get<std::uint64_t>(24);
   header.token_end = in.get<std::uint64_t>(32);
   header.byte_begin = in.get<std::uint64_t>(40);
@@ -144,6 +147,8 @@ void check_ranges(const EntryHeader& header) {
     require(header.token_count() == header.chunk_tokens, "a chunk of the wrong length");
   else
     require(header.token_count() < header.chunk_tokens, "a tail of the wrong length");
+  require(!header.has_aliases || (header.kind == EntryKind::kTail && header.has_state),
+          "aliases of an entry that is no tail");
   require(header.encrypted == (header.key_id != 0), "cipher and key id disagree");
   require(header.recompute_us < (std::uint64_t{1} << 50), "the recompute time is impossible");
 }
@@ -160,6 +165,9 @@ void check_sections(const EntryInfo& info, std::uint64_t preface_bytes, std::uin
   std::uint64_t offset = preface_bytes;
   for (std::size_t index = 0; index < info.sections.size(); ++index) {
     const Section& section = info.sections[index];
+    const bool last = index + 1 == info.sections.size();
+    require((section.kind == kSectionAliases) == (last && header.has_aliases),
+            "aliases out of their place");
     require(section.offset == offset, "sections do not follow each other");
     require(section.bytes <= file_bytes && info.stored_bytes(index) <= file_bytes - offset,
             "a section reaches past the end");
@@ -198,7 +206,55 @@ std::string_view entry_role_name(EntryRole role) {
 std::string_view section_kind_name(std::uint16_t kind) {
   if (kind == kSectionTokens) return "tokens";
   if (kind == kSectionText) return "text";
+  if (kind == kSectionAliases) return "aliases";
   return array_kind_name(static_cast<ArrayKind>(kind));
+}
+
+std::vector<std::byte> encode_aliases(std::span<const AliasRecord> aliases) {
+  std::size_t bytes = 4;
+  for (const AliasRecord& alias : aliases)
+    bytes += kAliasFixedBytes + alias.bridge.size() * sizeof(TokenId);
+  std::vector<std::byte> out(bytes);
+  FieldWriter fields(out);
+  fields.put(0, static_cast<std::uint32_t>(aliases.size()));
+  std::size_t at = 4;
+  for (const AliasRecord& alias : aliases) {
+    fields.put(at, alias.key);
+    fields.put(at + 32, alias.byte_end);
+    fields.put(at + 40, alias.text_check);
+    fields.put(at + 48, static_cast<std::uint32_t>(alias.bridge.size()));
+    at += kAliasFixedBytes;
+    for (const TokenId token : alias.bridge) {
+      fields.put(at, token);
+      at += sizeof(TokenId);
+    }
+  }
+  return out;
+}
+
+std::vector<AliasRecord> decode_aliases(std::span<const std::byte> bytes) {
+  const FieldReader fields(bytes);
+  require(bytes.size() >= 4, "aliases without a count");
+  const auto count = fields.get<std::uint32_t>(0);
+  require(count <= kAliasesMax, "too many aliases");
+  std::vector<AliasRecord> aliases;
+  std::size_t at = 4;
+  for (std::uint32_t i = 0; i < count; ++i) {
+    require(bytes.size() - at >= kAliasFixedBytes, "an alias is cut short");
+    AliasRecord& alias = aliases.emplace_back();
+    alias.key = fields.get<Sha256Digest>(at);
+    alias.byte_end = fields.get<std::uint64_t>(at + 32);
+    alias.text_check = fields.get<std::uint64_t>(at + 40);
+    const auto bridge = fields.get<std::uint32_t>(at + 48);
+    at += kAliasFixedBytes;
+    require(alias.byte_end <= kTextBytesMax && bridge <= kBridgeTokensMax &&
+                bridge * sizeof(TokenId) <= bytes.size() - at,
+            "an alias is impossible");
+    for (std::uint32_t k = 0; k < bridge; ++k, at += sizeof(TokenId))
+      alias.bridge.push_back(fields.get<TokenId>(at));
+  }
+  require(at == bytes.size(), "bytes after the last alias");
+  return aliases;
 }
 
 std::size_t entry_preface_bytes(std::span<const std::byte> header, std::uint64_t file_bytes) {
@@ -350,6 +406,11 @@ std::span<std::byte> EntryReader::open_section(std::size_t index,
                      associated_bytes(preface_, index), plain, stored.subspan(section.bytes)))
     bad("a section does not decrypt");
   return plain;
+}
+
+std::vector<AliasRecord> EntryReader::aliases() const {
+  if (!info_.header.has_aliases || (info_.header.encrypted && !cipher_)) return {};
+  return decode_aliases(section(info_.sections.size() - 1));
 }
 
 std::vector<std::byte> EntryReader::section(std::size_t index) const {

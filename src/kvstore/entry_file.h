@@ -18,8 +18,9 @@
 namespace ds4::kvstore {
 
 // Sections besides the arrays of state_io.h, whose kinds are 16 and above.
-constexpr std::uint16_t kSectionTokens = 1;  // token ids, i32
-constexpr std::uint16_t kSectionText = 2;    // rendered bytes
+constexpr std::uint16_t kSectionTokens = 1;   // token ids, i32
+constexpr std::uint16_t kSectionText = 2;     // rendered bytes
+constexpr std::uint16_t kSectionAliases = 3;  // of a tail, last
 
 constexpr std::size_t kEntryHeaderBytes = 512;
 constexpr std::size_t kSectionRecordBytes = 48;
@@ -38,8 +39,9 @@ struct EntryHeader {
   EntryKind kind = EntryKind::kChunk;
   EntryRole role = EntryRole::kContinued;
   bool encrypted = false;
-  bool has_state = false;   // carries every array of CarryPlace::kEveryState: a resume point
-  bool has_logits = false;  // carries the arrays of CarryPlace::kTailOnly too
+  bool has_state = false;    // carries every array of CarryPlace::kEveryState: a resume point
+  bool has_logits = false;   // carries the arrays of CarryPlace::kTailOnly too
+  bool has_aliases = false;  // its last section is kSectionAliases
   std::uint64_t token_begin = 0;
   std::uint64_t token_end = 0;
   std::uint64_t byte_begin = 0;  // of the rendered text
@@ -74,6 +76,24 @@ struct Section {
   std::uint64_t offset = 0;    // in the file
   std::uint64_t checksum = 0;  // XXH3 of the bytes as stored
 };
+
+// Another text by which a tail is found: the same conversation as someone shows it who leaves its
+// hidden parts out.  Of the text only its key is kept.
+struct AliasRecord {
+  Sha256Digest key{};
+  std::uint64_t byte_end = 0;    // bytes of that text
+  std::uint64_t text_check = 0;  // of it, as of a first entry's own text
+  std::vector<TokenId> bridge;   // tokens between the tail's and what follows that text
+
+  bool operator==(const AliasRecord&) const = default;
+};
+constexpr std::size_t kAliasesMax = 16;
+constexpr std::size_t kBridgeTokensMax = 256;
+
+// The bytes of section kSectionAliases.
+std::vector<std::byte> encode_aliases(std::span<const AliasRecord> aliases);
+// Throws Error(kBadFormat).
+std::vector<AliasRecord> decode_aliases(std::span<const std::byte> bytes);
 
 struct EntryInfo {
   EntryHeader header;
@@ -138,6 +158,8 @@ class EntryReader {
   // Checks section `index`, whose stored bytes start at `stored`, decrypts in place and returns the
   // plain bytes.  Throws Error(kBadFormat) when they are not what was written.
   std::span<std::byte> open_section(std::size_t index, std::span<std::byte> stored) const;
+  // What the last section says; nothing without one, or without the key.
+  std::vector<AliasRecord> aliases() const;
   // Reads and opens one section.
   std::vector<std::byte> section(std::size_t index) const;
   // Checks the stored bytes of every section, without needing a key.

@@ -15,4 +15,11 @@ std::optional<Hit> find_longest(Catalogue& catalogue,
                                 std::span<const std::byte> text,
                                 const LookupLimits& limits);
 
+// The way to one entry; nothing when it carries no state or its chain has a gap.
+std::optional<Hit> hit_of_entry(Catalogue& catalogue, const EntryId& id);
+
+Agreement find_agreement(Catalogue& catalogue,
+                         const KeySpace& space,
+                         std::span<const std::byte> text);
+
 }  // namespace ds4::kvstore

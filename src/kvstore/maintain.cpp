@@ -31,8 +31,9 @@ std::optional<EntryRow> read_row(StoreContext& context,
                                  const EntryId& id,
                                  const std::filesystem::path& path) {
   try {
-    const EntryReader reader(path, nullptr);
-    if (reader.header().id == id && reader.header().kind == kind) return row_of(reader.header());
+    const EntryReader reader(path, context.cipher_or_null());
+    if (reader.header().id == id && reader.header().kind == kind)
+      return context.full_row_of(reader);
     context.quarantine_file(path, "it is another entry than its name says");
   } catch (const Error& error) {
     if (error.code() == ErrorCode::kBadFormat)

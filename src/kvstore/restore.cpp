@@ -1,3 +1,4 @@
+#include <chrono>
 #include <exception>
 #include <optional>
 #include <stop_token>
@@ -26,11 +27,13 @@ struct Loaded {
   std::exception_ptr failure;
 };
 
-// Reads the files of a chain ahead of their use, on a thread of its own.
+// Reads the files of a chain ahead of their use, on a thread of its own, which holds them until
+// they are read.
 class ReadAhead {
  public:
-  ReadAhead(const StoreContext& context, const Hit& hit, std::size_t row_sections)
-      : context_(context),
+  ReadAhead(Store& store, const Hit& hit, std::size_t row_sections)
+      : store_(store),
+        context_(store.context()),
         hit_(hit),
         row_sections_(row_sections),
         ready_(kFilesAhead),
@@ -43,17 +46,16 @@ class ReadAhead {
     ready_.close();
   }
 
-  // The next file of the chain.
-  Loaded next() {
-    std::optional<Loaded> loaded = ready_.pop();
-    DS4_CHECK(loaded.has_value());
-    return std::move(*loaded);
+  // The next file of the chain, if it comes before `deadline`.
+  std::optional<Loaded> next(std::chrono::steady_clock::time_point deadline) {
+    return ready_.pop_until(deadline);
   }
   // Gives a buffer back to be read into again.
   void recycle(std::vector<std::byte> storage) { spare_.try_push(storage); }
 
  private:
   void work(const std::stop_token& stop) {
+    const Lease lease = hold();
     for (std::size_t i = 0; i < hit_.chain.size() && !stop.stop_requested(); ++i) {
       // The disk starts on the next file while this one is copied.
       if (i + 1 < hit_.chain.size()) prefetch_file(path_of(i + 1));
@@ -70,6 +72,17 @@ class ReadAhead {
     }
   }
 
+  // A full disk takes no leases.  Without one an eviction can make this load fail, no more.
+  Lease hold() const {
+    try {
+      return store_.hold(hit_);
+    } catch (const Error& error) {
+      context_.say(LogLevel::kWarning,
+                   fmt::format("kv: loading without a lease: {}", error.what()));
+      return {};
+    }
+  }
+
   std::filesystem::path path_of(std::size_t index) const {
     const bool last = index + 1 == hit_.chain.size();
     return context_.path_of(last ? hit_.kind : EntryKind::kChunk, hit_.chain[index]);
@@ -80,10 +93,12 @@ class ReadAhead {
     loaded.file_number = file_number(path);
     loaded.reader.emplace(path, context_.cipher_or_null());
     const std::size_t all = loaded.reader->info().sections.size();
-    loaded.section_count = last ? all : std::min(all, row_sections_);
+    const std::size_t useful = loaded.reader->header().has_aliases ? all - 1 : all;
+    loaded.section_count = last ? useful : std::min(all, row_sections_);
     loaded.reader->read_sections(0, loaded.section_count, loaded.stored);
   }
 
+  Store& store_;
   const StoreContext& context_;
   const Hit& hit_;
   const std::size_t row_sections_;
@@ -100,31 +115,54 @@ struct DamagedEntry {
   std::string reason;
 };
 
-class Restorer {
+}  // namespace
+
+class Restoration::Work {
  public:
-  Restorer(StoreContext& context, const KeySpace& space, const Hit& hit, StateSink& sink)
-      : context_(context),
+  Work(Store& store, const KeySpace& space, Hit hit, StateSink& sink)
+      : context_(store.context()),
         space_(space),
         layout_(space.model().layout),
-        hit_(hit),
+        hit_(std::move(hit)),
         sink_(sink),
         keys_(space.context()),
-        parent_(space.root()) {}
+        parent_(space.root()),
+        ahead_(store, hit_, 2 + layout_.rows.size()) {}
 
-  Restored run() {
-    sink_.begin(hit_.token_count);
-    ReadAhead ahead(context_, hit_, 2 + layout_.rows.size());
-    for (std::size_t index = 0; index < hit_.chain.size(); ++index) {
-      Loaded loaded = ahead.next();
-      take(index, loaded);
-      result_.bytes_read += loaded.stored.size();
-      ahead.recycle(std::move(loaded.stored));
+  bool advance(std::chrono::steady_clock::time_point deadline) {
+    try {
+      if (next_ == 0 && !begun_) sink_.begin(hit_.token_count);
+      begun_ = true;
+      while (next_ < hit_.chain.size()) {
+        std::optional<Loaded> loaded = ahead_.next(deadline);
+        if (!loaded) return false;
+        take(next_++, *loaded);
+        result_.bytes_read += loaded->stored.size();
+        ahead_.recycle(std::move(loaded->stored));
+        if (next_ < hit_.chain.size() && std::chrono::steady_clock::now() >= deadline) return false;
+      }
+      result_.byte_count = byte_end_;
+      return true;
+    } catch (const DamagedEntry& damaged) {
+      refuse(damaged);
     }
-    result_.byte_count = byte_end_;
-    return std::move(result_);
   }
 
+  const Restored& result() const { return result_; }
+  Restored take_result() { return std::move(result_); }
+  const Hit& hit() const { return hit_; }
+
  private:
+  [[noreturn]] void refuse(const DamagedEntry& damaged) const {
+    const bool last = damaged.index + 1 == hit_.chain.size();
+    if (damaged.code != ErrorCode::kIo)
+      context_.quarantine(last ? hit_.kind : EntryKind::kChunk, hit_.chain[damaged.index],
+                          damaged.file_number, damaged.reason);
+    const ErrorCode code =
+        damaged.code == ErrorCode::kUnsupported ? ErrorCode::kBadFormat : damaged.code;
+    throw Error(code, damaged.reason);
+  }
+
   // Runs a check of entry `index` and says which entry it was that failed.
   template <class Check>
   auto checked(std::size_t index, const Check& check) {
@@ -215,7 +253,7 @@ class Restorer {
                       row_count(array, header.token_end)),
               "state of another shape");
     }
-    require(at == info.sections.size(), "sections too many");
+    require(at + (header.has_aliases ? 1 : 0) == info.sections.size(), "sections too many");
   }
 
   // Token ids and text, which come before any row.
@@ -258,7 +296,7 @@ class Restorer {
   StoreContext& context_;
   const KeySpace& space_;
   const StateLayout& layout_;
-  const Hit& hit_;
+  const Hit hit_;
   StateSink& sink_;
   KeyChain keys_;
   EntryId parent_;
@@ -267,45 +305,40 @@ class Restorer {
   std::span<TokenId> own_tokens_;
   std::uint64_t file_number_ = 0;  // of the entry being taken
   Restored result_;
+  std::size_t next_ = 0;  // in the chain
+  bool begun_ = false;
+  ReadAhead ahead_;  // last: its thread reads the hit
 };
 
-// Counts the use, if it can be written down.
-void mark_used(StoreContext& context, const Hit& hit) {
-  if (context.read_only) return;
-  try {
-    const std::lock_guard lock(context.catalogue_mutex);
-    Transaction transaction(context.catalogue->database());
-    context.catalogue->mark_used(hit.chain, context.now_s(), context.options.half_life_s);
-    transaction.commit();
-  } catch (const Error& error) {
-    context.say(LogLevel::kWarning, fmt::format("kv: use not counted: {}", error.what()));
-  }
+Restoration::Restoration(std::unique_ptr<Work> work) : work_(std::move(work)) {}
+Restoration::~Restoration() = default;
+
+bool Restoration::advance(std::chrono::steady_clock::time_point deadline) {
+  return work_->advance(deadline);
 }
 
-}  // namespace
+const Restored& Restoration::result() const {
+  return work_->result();
+}
+
+const Hit& Restoration::hit() const {
+  return work_->hit();
+}
+
+std::unique_ptr<Restoration> Store::begin_restore(const KeySpace& space, Hit hit, StateSink& sink) {
+  DS4_CHECK(!hit.chain.empty());
+  return std::unique_ptr<Restoration>(
+      new Restoration(std::make_unique<Restoration::Work>(*this, space, std::move(hit), sink)));
+}
 
 Restored Store::restore(const KeySpace& space, const Hit& hit, StateSink& sink) {
+  constexpr std::chrono::hours kPatience{1};  // a disk that gives nothing for so long is dead
   DS4_CHECK(!hit.chain.empty());
-  Lease lease;
-  try {
-    lease = hold(hit);
-  } catch (const Error& error) {
-    // A full disk takes no leases.  Without one an eviction can make this load fail, no more.
-    context_->say(LogLevel::kWarning, fmt::format("kv: loading without a lease: {}", error.what()));
-  }
-  try {
-    Restored restored = Restorer(*context_, space, hit, sink).run();
-    mark_used(*context_, hit);
-    return restored;
-  } catch (const DamagedEntry& damaged) {
-    const bool last = damaged.index + 1 == hit.chain.size();
-    if (damaged.code != ErrorCode::kIo)
-      context_->quarantine(last ? hit.kind : EntryKind::kChunk, hit.chain[damaged.index],
-                           damaged.file_number, damaged.reason);
-    const ErrorCode code =
-        damaged.code == ErrorCode::kUnsupported ? ErrorCode::kBadFormat : damaged.code;
-    throw Error(code, damaged.reason);
-  }
+  Restoration::Work work(*this, space, hit, sink);
+  if (!work.advance(std::chrono::steady_clock::now() + kPatience))
+    throw Error(ErrorCode::kIo, "kv: the disk does not answer");
+  mark_used(hit);
+  return work.take_result();
 }
 
 }  // namespace ds4::kvstore

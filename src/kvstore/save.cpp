@@ -25,6 +25,7 @@ struct Piece {
   std::uint64_t byte_end = 0;
   bool has_state = false;
   bool has_logits = false;
+  bool has_aliases = false;
   bool present = false;
 };
 
@@ -36,6 +37,19 @@ class Saver {
         layout_(request.space.model().layout),
         source_(source),
         batch_(context) {}
+
+  // What is not in `catalogue` and would be read from the source.
+  SaveNeeds needs(Catalogue& catalogue) {
+    plan();
+    SaveNeeds needs;
+    for (const Piece& piece : pieces_) {
+      if (catalogue.contains(piece.id)) continue;
+      if (needs.nothing) needs.token_begin = piece.token_begin;
+      needs.nothing = false;
+      if (piece.has_state) needs.carry_lengths.push_back(piece.token_end);
+    }
+    return needs;
+  }
 
   SaveOutcome run() {
     plan();
@@ -53,12 +67,13 @@ class Saver {
   }
 
  private:
-  void plan();
   bool has_tail_only_arrays() const;
   void add_piece(EntryKind kind, KeyChain& chain, std::uint64_t token_end);
   bool admit();
   void find_present();
   bool fits_day(std::uint64_t bytes);
+  void plan();
+  void make_aliases();
   std::uint64_t file_bytes(const Piece& piece) const;
   std::vector<Section> sections_of(const Piece& piece) const;
   void fill(EntryEncoder& encoder, const Piece& piece);
@@ -73,6 +88,7 @@ class Saver {
   std::vector<Piece> pieces_;
   EntryBatch batch_;
   std::vector<std::byte> storage_;
+  std::vector<AliasRecord> aliases_;  // of the tail
   SaveOutcome outcome_;
 };
 
@@ -119,6 +135,21 @@ void Saver::plan() {
   pieces_.back().has_state = true;
   pieces_.back().has_logits = has_tail_only_arrays() && source_.has_logits(token_count);
   DS4_CHECK(pieces_.back().byte_end == request_.text.size());
+  make_aliases();
+}
+
+void Saver::make_aliases() {
+  for (const TailAlias& alias : request_.aliases) {
+    if (aliases_.size() == kAliasesMax || alias.bridge.size() > kBridgeTokensMax) continue;
+    const auto text = std::as_bytes(std::span(alias.text));
+    KeyChain chain(request_.space.context());
+    chain.append(text);
+    aliases_.push_back({.key = chain.key(),
+                        .byte_end = text.size(),
+                        .text_check = text_check(request_.space.context().salt, text),
+                        .bridge = {alias.bridge.begin(), alias.bridge.end()}});
+  }
+  pieces_.back().has_aliases = !aliases_.empty();
 }
 
 // Marks what is there and keeps it there: whatever has no successor yet could be evicted.
@@ -194,6 +225,9 @@ std::vector<Section> Saver::sections_of(const Piece& piece) const {
                         .row_bytes = array.row_bytes,
                         .bytes = row_count(array, piece.token_end) * array.row_bytes});
   }
+  if (piece.has_aliases)
+    sections.push_back(
+        {.kind = kSectionAliases, .row_bytes = 1, .bytes = encode_aliases(aliases_).size()});
   return sections;
 }
 
@@ -224,6 +258,7 @@ void Saver::fill(EntryEncoder& encoder, const Piece& piece) {
     const std::span<std::byte> out = encoder.section(index++);
     if (!out.empty()) source_.read_carry(array, piece.token_end, out);
   }
+  if (piece.has_aliases) copy(index, encode_aliases(aliases_));
 }
 
 void Saver::write(const Piece& piece) {
@@ -234,6 +269,7 @@ void Saver::write(const Piece& piece) {
   header.role = request_.role;
   header.has_state = piece.has_state;
   header.has_logits = piece.has_logits;
+  header.has_aliases = piece.has_aliases;
   header.token_begin = piece.token_begin;
   header.token_end = piece.token_end;
   header.byte_begin = piece.byte_begin;
@@ -258,7 +294,9 @@ void Saver::write(const Piece& piece) {
   EntryEncoder encoder(std::move(header), sections_of(piece), context_.cipher_or_null(), storage_);
   fill(encoder, piece);
   const std::span<const std::byte> bytes = encoder.finish();
-  batch_.add(encoder.header(), bytes);
+  batch_.add(
+      encoder.header(), bytes,
+      piece.has_aliases ? std::span<const AliasRecord>(aliases_) : std::span<const AliasRecord>());
   if (piece.kind == EntryKind::kChunk) ++outcome_.chunks_written;
 }
 
@@ -285,6 +323,11 @@ SaveOutcome Store::save(const SaveRequest& request, StateSource& source) {
   DS4_CHECK(request.space.context().chunk_tokens == context_->options.chunk_tokens);
   const std::lock_guard lock(context_->save_mutex);
   return Saver(*context_, request, source).run();
+}
+
+SaveNeeds Store::needs(const SaveRequest& request, StateSource& source) {
+  const std::lock_guard lock(context_->reader_mutex);
+  return Saver(*context_, request, source).needs(*context_->reader);
 }
 
 }  // namespace ds4::kvstore

@@ -71,9 +71,11 @@ std::array<std::byte, kFileHeaderBytes> encode_file_header(const FileHeader& hea
 std::vector<std::byte> encode_payload(const SessionRecord& record) {
   const SessionInfo& info = record.info;
   DS4_CHECK(info.title.size() <= kSessionTitleBytesMax);
+  DS4_CHECK(info.note.size() <= kSessionNoteBytesMax);
   const std::size_t token_bytes = record.new_tokens.size() * sizeof(TokenId);
   std::vector<std::byte> bytes(kRecordFixedBytes + info.title.size() + info.model.size() +
-                               info.name_space.size() + token_bytes + record.new_text.size());
+                               info.name_space.size() + info.note.size() + token_bytes +
+                               record.new_text.size());
   FieldWriter out(bytes);
   out.put(0, info.created_s);
   out.put(8, info.updated_s);
@@ -89,6 +91,7 @@ std::vector<std::byte> encode_payload(const SessionRecord& record) {
   out.put(152, static_cast<std::uint32_t>(info.title.size()));
   out.put(156, static_cast<std::uint32_t>(info.model.size()));
   out.put(160, static_cast<std::uint32_t>(info.name_space.size()));
+  out.put(164, static_cast<std::uint32_t>(info.note.size()));
   std::size_t at = kRecordFixedBytes;
   const auto append = [&](const void* data, std::size_t byte_count) {
     if (byte_count != 0) std::memcpy(bytes.data() + at, data, byte_count);
@@ -97,6 +100,7 @@ std::vector<std::byte> encode_payload(const SessionRecord& record) {
   append(info.title.data(), info.title.size());
   append(info.model.data(), info.model.size());
   append(info.name_space.data(), info.name_space.size());
+  append(info.note.data(), info.note.size());
   append(record.new_tokens.data(), token_bytes);
   append(record.new_text.data(), record.new_text.size());
   return bytes;
@@ -113,12 +117,13 @@ bool apply_payload(std::span<const std::byte> payload, SessionContent& content) 
   const auto title_bytes = in.get<std::uint32_t>(152);
   const auto model_bytes = in.get<std::uint32_t>(156);
   const auto name_space_bytes = in.get<std::uint32_t>(160);
+  const auto note_bytes = in.get<std::uint32_t>(164);
   if (keep_tokens > content.tokens.size() || keep_bytes > content.text.size()) return false;
   if (new_tokens > kTokensMax || new_bytes > kFileBytesMax || title_bytes > kSessionTitleBytesMax ||
-      model_bytes > 63 || name_space_bytes > 63)
+      model_bytes > 63 || name_space_bytes > 63 || note_bytes > kSessionNoteBytesMax)
     return false;
   if (payload.size() != kRecordFixedBytes + title_bytes + model_bytes + name_space_bytes +
-                            new_tokens * sizeof(TokenId) + new_bytes)
+                            note_bytes + new_tokens * sizeof(TokenId) + new_bytes)
     return false;
   const char* text = reinterpret_cast<const char*>(payload.data()) + kRecordFixedBytes;
   SessionInfo& info = content.info;
@@ -133,6 +138,8 @@ bool apply_payload(std::span<const std::byte> payload, SessionContent& content) 
   info.model.assign(text + title_bytes, model_bytes);
   info.name_space.assign(text + title_bytes + model_bytes, name_space_bytes);
   text += title_bytes + model_bytes + name_space_bytes;
+  info.note.assign(text, note_bytes);
+  text += note_bytes;
   content.tokens.resize(keep_tokens + new_tokens);
   if (new_tokens != 0)
     std::memcpy(content.tokens.data() + keep_tokens, text, new_tokens * sizeof(TokenId));

@@ -25,6 +25,7 @@ struct SessionInfo {
   std::string title;
   std::string model;
   std::string name_space;
+  std::string note;  // the application's own; at most kSessionNoteBytesMax
   Sha256Digest fingerprint{};
   Sha256Digest layout_digest{};
   std::uint32_t chunk_tokens = 0;
@@ -58,6 +59,7 @@ struct SessionRead {
 };
 
 constexpr std::size_t kSessionTitleBytesMax = 512;
+constexpr std::size_t kSessionNoteBytesMax = 65536;
 constexpr std::size_t kSessionIdDigits = 32;
 
 // Throws Error(kInvalidArgument) unless `id` is 32 lower-case hexadecimal digits.

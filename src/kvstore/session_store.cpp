@@ -1,6 +1,7 @@
 #include "kvstore/session_store.h"
 
 #include <algorithm>
+#include <numeric>
 #include <utility>
 
 #include <fmt/format.h>
@@ -91,10 +92,20 @@ SessionSaved SessionStore::save(const SessionSave& request, StateSource& source)
   StoreContext& context = store_.context();
   context.require_writable();
   if (request.id) check_session_id(*request.id);
+  if (request.note.size() > kSessionNoteBytesMax) {
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("a session's own {} bytes; at most {} can be kept", request.note.size(),
+                            kSessionNoteBytesMax));
+  }
+  const std::size_t state_tokens = request.state_tokens.value_or(request.tokens.size());
+  DS4_CHECK(state_tokens <= request.tokens.size());
+  const auto token_bytes = request.token_bytes.first(state_tokens);
+  const std::size_t state_bytes =
+      std::accumulate(token_bytes.begin(), token_bytes.end(), std::size_t{0});
   const SaveRequest state{.space = request.space,
-                          .tokens = request.tokens,
-                          .token_bytes = request.token_bytes,
-                          .text = std::as_bytes(std::span(request.text)),
+                          .tokens = request.tokens.first(state_tokens),
+                          .token_bytes = token_bytes,
+                          .text = std::as_bytes(std::span(request.text.substr(0, state_bytes))),
                           .role = EntryRole::kSession,
                           .extent = SaveExtent::kChunksAndTail,
                           .urgency = SaveUrgency::kAsked,
@@ -106,6 +117,7 @@ SessionSaved SessionStore::save(const SessionSave& request, StateSource& source)
   SessionInfo& info = saved.info;
   info.id = request.id ? *request.id : random_hex(kSessionIdDigits / 2);
   const std::optional<SessionRead> before = read_to_extend(context, info.id);
+  info.note = request.note;
   info.title = request.title.substr(0, kSessionTitleBytesMax);
   info.model = request.space.model().name;
   info.name_space = request.space.context().name_space;
@@ -173,6 +185,13 @@ SessionInfo SessionStore::find(std::string_view id_prefix) {
         ErrorCode::kInvalidArgument,
         fmt::format("{} sessions start with '{}'; give more of the id", matches.size(), id_prefix));
   return matches.front();
+}
+
+std::string SessionStore::id_of_name(std::string_view name) {
+  Sha256 hash;
+  hash.update(std::as_bytes(std::span(std::string_view("ds4 session name 1"))));
+  hash.update(std::as_bytes(std::span(name)));
+  return to_hex(hash.finish()).substr(0, kSessionIdDigits);
 }
 
 SessionContent SessionStore::read(std::string_view id) {

@@ -22,6 +22,9 @@ struct SessionSave {
   std::span<const TokenId> tokens;             // [tokens]
   std::span<const std::uint32_t> token_bytes;  // [tokens] rendered bytes of each
   std::string_view text;                       // rendered bytes of all
+  // The source's state is that of the first so many tokens, of all when absent; 0: none is saved.
+  std::optional<std::uint64_t> state_tokens = {};
+  std::string note = {};  // the application's own, kept as it is
   double prefill_ms_per_token = 1.0;
 };
 
@@ -42,6 +45,8 @@ class SessionStore {
   std::vector<SessionInfo> list();
   // By the start of an id.  Throws Error(kNotFound), or Error(kInvalidArgument) when several match.
   SessionInfo find(std::string_view id_prefix);
+  // The id that save() should be given for a session which is known by its name.
+  static std::string id_of_name(std::string_view name);
   SessionContent read(std::string_view id);
   // What Store::restore takes.  Empty when the state is stripped, evicted or of another key space:
   // compute it again from the session's tokens.

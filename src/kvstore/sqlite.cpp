@@ -56,7 +56,10 @@ std::string file_uri(const std::filesystem::path& path, std::string_view query) 
 
 Database::Database(const std::filesystem::path& path, DatabaseMode mode) {
   const bool shared = mode == DatabaseMode::kShared;
-  const std::string uri = file_uri(path, shared ? "?mode=rwc" : "?mode=ro&immutable=1");
+  const std::string_view query = shared                          ? "?mode=rwc"
+                                 : mode == DatabaseMode::kReader ? "?mode=ro"
+                                                                 : "?mode=ro&immutable=1";
+  const std::string uri = file_uri(path, query);
   const int flags = SQLITE_OPEN_URI | SQLITE_OPEN_NOMUTEX |
                     (shared ? SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE : SQLITE_OPEN_READONLY);
   const int result = sqlite3_open_v2(uri.c_str(), &handle_, flags, nullptr);
@@ -126,6 +129,17 @@ Statement& Statement::bind(int index, const Sha256Digest& digest) {
   return *this;
 }
 
+Statement& Statement::bind_blob(int index, std::span<const std::byte> bytes) {
+  // A null pointer would be NULL instead of a blob without bytes.
+  if (bytes.empty()) {
+    DS4_CHECK(sqlite3_bind_zeroblob(handle_, index, 0) == SQLITE_OK);
+    return *this;
+  }
+  DS4_CHECK(sqlite3_bind_blob64(handle_, index, bytes.data(), bytes.size(), SQLITE_TRANSIENT) ==
+            SQLITE_OK);
+  return *this;
+}
+
 bool Statement::step() {
   const int result = sqlite3_step(handle_);
   if (result == SQLITE_ROW) return true;
@@ -165,6 +179,12 @@ Sha256Digest Statement::digest(int column) const {
     throw Error(ErrorCode::kBadFormat, "the catalogue holds a damaged id; run: ds4-kv rebuild");
   std::memcpy(digest.data(), blob, digest.size());
   return digest;
+}
+
+std::vector<std::byte> Statement::blob(int column) const {
+  const auto* bytes = static_cast<const std::byte*>(sqlite3_column_blob(handle_, column));
+  if (bytes == nullptr) return {};
+  return {bytes, bytes + sqlite3_column_bytes(handle_, column)};
 }
 
 Transaction::Transaction(Database& database) : database_(database) {

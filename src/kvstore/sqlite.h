@@ -1,8 +1,11 @@
 #pragma once
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "kvstore/key_chain.h"
 
@@ -14,6 +17,7 @@ namespace ds4::kvstore {
 
 enum class DatabaseMode {
   kShared,    // read and write, WAL, other processes may do the same
+  kReader,    // beside a shared one of this process: never waits for who writes
   kReadOnly,  // a directory that cannot be written: the file as it lies there
 };
 
@@ -47,6 +51,7 @@ class Statement {
   Statement& bind(int index, std::string_view text);
   Statement& bind(int index, const Sha256Digest& digest);
   Statement& bind(int index, const EntryId& id) { return bind(index, id.digest); }
+  Statement& bind_blob(int index, std::span<const std::byte> bytes);
 
   // True: a row is there.  False: done, and the statement can be bound and run again.
   bool step();
@@ -60,6 +65,7 @@ class Statement {
   std::string text(int column) const;
   // Throws Error(kBadFormat) unless the column is a blob of 32 bytes.
   Sha256Digest digest(int column) const;
+  std::vector<std::byte> blob(int column) const;
 
  private:
   sqlite3* database_;

@@ -61,23 +61,27 @@ bool open_catalogue(StoreContext& context) {
   const std::filesystem::path path = context.options.directory / kCatalogueName;
   if (context.read_only) {
     context.catalogue = std::make_unique<Catalogue>(path, DatabaseMode::kReadOnly);
+    context.reader = std::make_unique<Catalogue>(path, DatabaseMode::kReadOnly);
     return false;
   }
   const bool existed = std::filesystem::exists(path);
   try {
     context.catalogue = std::make_unique<Catalogue>(path, DatabaseMode::kShared);
+    context.reader = std::make_unique<Catalogue>(path, DatabaseMode::kReader);
     return !existed && has_entry_files(context);
   } catch (const Error& error) {
     if (error.code() != ErrorCode::kBadFormat) throw;
     context.say(LogLevel::kWarning,
                 fmt::format("kv: {}; it is rebuilt from the files", error.what()));
   }
+  context.catalogue.reset();
   for (const char* suffix : {"", "-wal", "-shm"}) {
     std::filesystem::path file = path;
     file += suffix;
     if (std::filesystem::exists(file)) context.quarantine_file(file, "a damaged catalogue");
   }
   context.catalogue = std::make_unique<Catalogue>(path, DatabaseMode::kShared);
+  context.reader = std::make_unique<Catalogue>(path, DatabaseMode::kReader);
   return true;
 }
 
@@ -176,27 +180,30 @@ KeySpace Store::key_space(const ModelIdentity& model, std::string_view name_spac
 std::optional<Hit> Store::lookup(const KeySpace& space,
                                  std::span<const std::byte> text,
                                  const LookupLimits& limits) {
-  const std::lock_guard lock(context_->catalogue_mutex);
-  return find_longest(*context_->catalogue, space, text, limits);
+  const std::lock_guard lock(context_->reader_mutex);
+  return find_longest(*context_->reader, space, text, limits);
 }
 
 std::optional<Hit> Store::hit_of(const EntryId& id) {
-  const std::lock_guard lock(context_->catalogue_mutex);
-  std::optional<EntryRow> row = context_->catalogue->find(id);
-  if (!row) return std::nullopt;
-  Hit hit{.chain = {id},
-          .token_count = row->token_end,
-          .byte_count = row->byte_end,
-          .has_logits = row->has_logits,
-          .kind = row->kind};
-  if (!row->has_state) return std::nullopt;
-  while (row->token_begin > 0) {
-    row = context_->catalogue->find(row->parent);
-    if (!row) return std::nullopt;
-    hit.chain.push_back(row->id);
+  const std::lock_guard lock(context_->reader_mutex);
+  return hit_of_entry(*context_->reader, id);
+}
+
+Agreement Store::agreement(const KeySpace& space, std::span<const std::byte> text) {
+  const std::lock_guard lock(context_->reader_mutex);
+  return find_agreement(*context_->reader, space, text);
+}
+
+void Store::mark_used(const Hit& hit) {
+  if (context_->read_only) return;
+  try {
+    const std::lock_guard lock(context_->catalogue_mutex);
+    Transaction transaction(context_->catalogue->database());
+    context_->catalogue->mark_used(hit.chain, context_->now_s(), context_->options.half_life_s);
+    transaction.commit();
+  } catch (const Error& error) {
+    context_->say(LogLevel::kWarning, fmt::format("kv: use not counted: {}", error.what()));
   }
-  std::reverse(hit.chain.begin(), hit.chain.end());
-  return hit;
 }
 
 Lease Store::hold(const Hit& hit) {
@@ -252,8 +259,13 @@ std::uint64_t Store::remove_branch(const EntryId& id) {
 }
 
 bool Store::contains(const EntryId& id) {
-  const std::lock_guard lock(context_->catalogue_mutex);
-  return context_->catalogue->contains(id);
+  const std::lock_guard lock(context_->reader_mutex);
+  return context_->reader->contains(id);
+}
+
+std::optional<EntryRow> Store::find(const EntryId& id) {
+  const std::lock_guard lock(context_->reader_mutex);
+  return context_->reader->find(id);
 }
 
 StoreStats Store::stats() {

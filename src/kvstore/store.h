@@ -1,4 +1,5 @@
 #pragma once
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -38,12 +39,12 @@ struct StoreOptions {
   // different numbers of tokens a chunk share nothing; docs/formats/kv-chunk.md has the choice.
   std::uint32_t chunk_tokens = 1024;
   std::uint32_t state_stride_chunks = 8;
-  double half_life_s = 86400.0;    // in which the chance of reuse halves
-  std::filesystem::path key_file;  // empty: entries are not encrypted
+  double half_life_s = 86400.0;         // in which the chance of reuse halves
+  std::filesystem::path key_file = {};  // empty: entries are not encrypted
   KeyPolicy key_policy = KeyPolicy::kMustMatch;
-  LogSink log;
-  std::function<std::int64_t()> clock_s;  // Unix time; empty: the system's
-  StepHook step_hook;                     // for tests
+  LogSink log = {};
+  std::function<std::int64_t()> clock_s = {};  // Unix time; empty: the system's
+  StepHook step_hook = {};                     // for tests
 };
 
 // One model's entries in one namespace: states of different key spaces never meet.  Immutable.
@@ -79,6 +80,10 @@ struct Hit {
   std::uint64_t byte_count = 0;  // of the prompt's rendered bytes; only what follows is tokenised
   bool has_logits = false;
   EntryKind kind = EntryKind::kTail;  // of the last of the chain
+  EntryRole role = EntryRole::kContinued;
+  bool by_alias = false;  // the prompt's first byte_count bytes are not the tokens' own
+  std::vector<TokenId> bridge =
+      {};  // by_alias: tokens between the state's and what follows these bytes
 };
 
 struct Restored {
@@ -98,6 +103,12 @@ enum class SaveUrgency {
   kAsked,          // someone asked for it: only the budget stops it
 };
 
+// Another text whose reader may go on from the tail: the conversation without its hidden parts.
+struct TailAlias {
+  std::string_view text;
+  std::span<const TokenId> bridge;  // tokens between the tail's and what follows `text`
+};
+
 struct SaveRequest {
   const KeySpace& space;
   std::span<const TokenId> tokens;             // [tokens]
@@ -110,6 +121,15 @@ struct SaveRequest {
   // A tail of the same conversation that the new one makes useless; removed once the new one is
   // safe, unless it is held or a named session resumes from it.
   std::optional<EntryId> replaces;
+  std::span<const TailAlias> aliases =
+      {};  // at most kAliasesMax; a tail that is there keeps its own
+};
+
+// What a save would have to read from its source, so that the state can be copied and saved later.
+struct SaveNeeds {
+  bool nothing = true;
+  std::uint64_t token_begin = 0;             // rows of the tokens from here on
+  std::vector<std::uint64_t> carry_lengths;  // lengths whose carry arrays are needed
 };
 
 enum class SaveStatus {
@@ -145,6 +165,30 @@ struct CollectReport {
   std::uint64_t bytes_freed = 0;
 };
 
+// Why the store holds no more of a prompt than it does.
+enum class MissReason {
+  kNone,      // it holds all that it could
+  kNothing,   // nothing is saved in this key space
+  kDiffers,   // the closest saved text differs from the prompt
+  kNoState,   // saved bytes agree further than the last resume state
+  kReadOnly,  // nothing is saved there, and nothing can be
+};
+std::string_view miss_reason_name(MissReason reason);
+
+// How far a prompt agrees with what is saved, by the catalogue.
+struct Agreement {
+  std::uint64_t token_count = 0;  // of chunks whose bytes agree, with a resume state or without
+  std::uint64_t byte_count = 0;
+  std::vector<EntryRow> candidates;  // entries that follow there and do not agree
+};
+
+// The first place where a prompt and the closest saved text part.
+struct Difference {
+  MissReason reason = MissReason::kNone;
+  std::uint64_t offset = 0;  // bytes
+  std::string saved = {};    // what the store has round there; prompt text, for private eyes
+};
+
 // Keeps an entry, and so the whole chain before it, from eviction while it lives.  Move-only.
 class Lease {
  public:
@@ -165,6 +209,29 @@ class Lease {
   std::int64_t number_ = 0;
 };
 
+// A hit being read, piece by piece, for whoever cannot wait for a disk.  A thread of its own reads
+// ahead; the rest is confined to the caller's.  The destructor waits for that thread.
+class Restoration {
+ public:
+  Restoration(const Restoration&) = delete;
+  Restoration& operator=(const Restoration&) = delete;
+  ~Restoration();
+
+  // Hands to the sink what has come from the disk and waits for more until `deadline`.  True when
+  // all of it is there.  Throws as Store::restore does.
+  bool advance(std::chrono::steady_clock::time_point deadline);
+  // Once advance() said true.
+  const Restored& result() const;
+  const Hit& hit() const;
+
+ private:
+  friend class Store;
+  class Work;
+  explicit Restoration(std::unique_ptr<Work> work);
+
+  std::unique_ptr<Work> work_;
+};
+
 // Synchronised: any thread may call; saves are taken one at a time, loads run beside them.  Several
 // processes may open one directory.  A directory that cannot be written is opened read-only: hits
 // are served, saves throw Error(kIo).
@@ -180,7 +247,8 @@ class Store {
   // Throws Error(kInvalidArgument) for a layout that does not fit chunks or a bad namespace.
   KeySpace key_space(const ModelIdentity& model, std::string_view name_space = "") const;
 
-  // Walks the chain along `text`, the rendered bytes of a prompt.  Reads the catalogue alone.
+  // Walks the chain along `text`, the rendered bytes of a prompt.  Reads the catalogue alone, and
+  // waits for nobody who writes.
   std::optional<Hit> lookup(const KeySpace& space,
                             std::span<const std::byte> text,
                             const LookupLimits& limits = {});
@@ -188,6 +256,17 @@ class Store {
   // kIo) when an entry is gone or damaged, which is then in quarantine and not found again: look up
   // anew.
   Restored restore(const KeySpace& space, const Hit& hit, StateSink& sink);
+  // The same in pieces; `space` and `sink` must outlive it.  Does not count the use.
+  std::unique_ptr<Restoration> begin_restore(const KeySpace& space, Hit hit, StateSink& sink);
+  // Counts a use of the hit's entries, if that can be written down.
+  void mark_used(const Hit& hit);
+  // How far `text` agrees with what is saved.  Reads the catalogue alone.
+  Agreement agreement(const KeySpace& space, std::span<const std::byte> text);
+  // Where the closest candidate's text parts from `text`; `state_tokens` is what lookup() found.
+  // Reads some files' text.
+  Difference explain(const Agreement& agreement,
+                     std::span<const std::byte> text,
+                     std::uint64_t state_tokens);
   // lookup() and restore() until one succeeds; empty when nothing does.  The sink's begin() is
   // called anew for every attempt.
   std::optional<Restored> resume(const KeySpace& space,
@@ -201,6 +280,8 @@ class Store {
   // Writes what is not there yet.  Makes room first.  Throws Error(kIo) when the disk fails; what
   // was complete before the failure stays.
   SaveOutcome save(const SaveRequest& request, StateSource& source);
+  // What save() would read now.  Reads the catalogue alone.
+  SaveNeeds needs(const SaveRequest& request, StateSource& source);
 
   Lease hold(const Hit& hit);
   void pin(const EntryId& id, std::string_view label);
@@ -213,6 +294,7 @@ class Store {
   std::uint64_t remove_branch(const EntryId& id);
 
   bool contains(const EntryId& id);
+  std::optional<EntryRow> find(const EntryId& id);
   StoreStats stats();
   std::vector<EntryRow> entries();
   std::filesystem::path path_of(const EntryRow& row) const;

@@ -58,6 +58,21 @@ std::filesystem::path StoreContext::path_of(EntryKind kind, const EntryId& id) c
   return directory_of(kind) / (id.hex() + (kind == EntryKind::kChunk ? ".chunk" : ".tail"));
 }
 
+KeyContext StoreContext::key_context_of(const EntryHeader& header) const {
+  return {.fingerprint = header.fingerprint,
+          .layout_digest = header.layout_digest,
+          .salt = prefix_salt(),
+          .chunk_tokens = header.chunk_tokens,
+          .name_space = header.name_space};
+}
+
+EntryRow StoreContext::full_row_of(const EntryReader& entry) const {
+  EntryRow row = row_of(entry.header());
+  row.aliases = entry.aliases();
+  if (!row.aliases.empty()) row.root = root_id(key_context_of(entry.header()));
+  return row;
+}
+
 std::filesystem::path StoreContext::temporary_path() {
   return temporary_directory / fmt::format("{}-{}.tmp", owner->name(), next_temporary.fetch_add(1));
 }

@@ -43,6 +43,10 @@ struct StoreContext {
   std::mutex save_mutex;       // taken before catalogue_mutex
   std::mutex catalogue_mutex;  // guards `catalogue`
   std::unique_ptr<Catalogue> catalogue;
+  // Lookups go by a connection of their own, so that they never wait for a disk that another
+  // thread is syncing to.  Taken after catalogue_mutex where both are.
+  std::mutex reader_mutex;  // guards `reader`
+  std::unique_ptr<Catalogue> reader;
   std::atomic<std::uint64_t> next_temporary{0};
 
   const Cipher* cipher_or_null() const { return cipher ? &*cipher : nullptr; }
@@ -59,6 +63,10 @@ struct StoreContext {
     return kind == EntryKind::kChunk ? chunk_directory : tail_directory;
   }
   std::filesystem::path path_of(EntryKind kind, const EntryId& id) const;
+  // The key space of an entry of this directory.
+  KeyContext key_context_of(const EntryHeader& header) const;
+  // The row of an entry with all that its file says.
+  EntryRow full_row_of(const EntryReader& entry) const;
   std::filesystem::path temporary_path();
   std::filesystem::path session_path(std::string_view session) const;
 

@@ -91,6 +91,8 @@ struct Metrics::Impl {
   Gauge& step_now = gauges("ds4_step_seconds_now", "Of the batch that runs now; 0: none").Add({});
   Gauge& device_failed = gauges("ds4_device_failed", "1 when the device has failed").Add({});
   Family<Gauge>& slot_tokens = gauges("ds4_slot_tokens", "Tokens of each resident conversation");
+  Family<Counter>& store_counts = counters("ds4_store_total", "The disk store's work");
+  Family<Gauge>& store_now = gauges("ds4_store", "What the disk store holds");
 
   std::mutex mutex;
   SchedulerStats last;
@@ -161,6 +163,25 @@ std::string Metrics::text(const SchedulerStats& stats,
   impl_->device_failed.Set(stats.device_failed ? 1 : 0);
   for (std::size_t i = 0; i < stats.slot_tokens.size(); ++i)
     impl_->slot_tokens.Add({{"slot", std::to_string(i)}}).Set(stats.slot_tokens[i]);
+  if (stats.store) {
+    const PrefixStoreStats& store = *stats.store;
+    const PrefixStoreStats before = last.store.value_or(PrefixStoreStats{});
+    const auto count = [&](const char* what, std::uint64_t now, std::uint64_t then) {
+      grow(impl_->store_counts.Add({{"what", what}}), now, then);
+    };
+    count("saves", store.saves, before.saves);
+    count("save_failures", store.save_failures, before.save_failures);
+    count("loads", store.loads, before.loads);
+    count("load_failures", store.load_failures, before.load_failures);
+    count("bytes_written", store.bytes_written, before.bytes_written);
+    count("bytes_read", store.bytes_read, before.bytes_read);
+    const auto set = [&](const char* what, std::uint64_t now) {
+      impl_->store_now.Add({{"what", what}}).Set(static_cast<double>(now));
+    };
+    set("entries", store.entries);
+    set("bytes", store.bytes);
+    set("pending_bytes", store.pending_bytes);
+  }
   impl_->last = stats;
   return prometheus::TextSerializer().Serialize(impl_->registry.Collect());
 }

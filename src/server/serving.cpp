@@ -48,9 +48,14 @@ Service::Serving::Serving(Service& service,
 }
 
 std::optional<Failure> Service::Serving::prepare() {
+  const bool has_calls =
+      std::any_of(ask_.messages.begin(), ask_.messages.end(),
+                  [](const chat::Message& message) { return !message.tool_calls.empty(); });
+  if (has_calls) sent_ = ask_.messages;
   if (service_.options_.replays_exactly) service_.replay_.apply(name_space_, ask_.messages);
   request_.prompt = chat::render(ask_.messages, render_);
   request_.tokens = service_.tokenizer_.encode_rendered(request_.prompt);
+  key_ = prompt_key(request_.prompt);
   const std::uint32_t context = service_.scheduler_.options().context;
   const auto prompt_tokens = static_cast<std::uint32_t>(request_.tokens.size());
   if (prompt_tokens >= context) return overflow_failure(ask_.protocol, prompt_tokens, context);
@@ -150,13 +155,13 @@ void Service::Serving::take(const AnswerEvent& event, std::string& out) {
   if (ask_.streams) writer_->add(event, out);
 }
 
-std::string Service::Serving::visible_key(const std::string& reasoning,
-                                          const Outcome& outcome) const {
-  std::vector<chat::Message> messages = ask_.messages;
+std::string Service::Serving::visible_key(std::vector<chat::Message> messages,
+                                          const std::string& reasoning,
+                                          const std::string& exact_tool_block) const {
   chat::Message turn = chat::assistant_message(record_.text, reasoning);
   for (const FinishedCall& call : record_.calls)
     turn.tool_calls.push_back({call.id, call.name, call.arguments});
-  turn.exact_tool_block = outcome.exact_tool_block;
+  turn.exact_tool_block = exact_tool_block;
   messages.push_back(std::move(turn));
   // What comes next decides how this turn is shown; what it says does not.
   if (record_.calls.empty()) messages.push_back(chat::user_message("."));
@@ -184,8 +189,13 @@ void Service::Serving::remember(const Outcome& outcome) {
     bridge.push_back(service_.tokenizer_.marker(tokenizer::kThinkEndMarker));
   if (outcome.lacks_end) bridge.push_back(service_.tokenizer_.eos());
   std::vector<VisibleTurn> turns;
-  turns.push_back({visible_key(record_.reasoning, outcome), bridge});
-  turns.push_back({visible_key("", outcome), bridge});
+  const auto add = [&](const std::vector<chat::Message>& messages, const std::string& block) {
+    for (const std::string& reasoning : {record_.reasoning, std::string()})
+      turns.push_back({visible_key(messages, reasoning, block), bridge});
+  };
+  add(ask_.messages, outcome.exact_tool_block);
+  // The state may come back from disk to a server that remembers no calls.
+  if (!sent_.empty() || !record_.calls.empty()) add(sent_.empty() ? ask_.messages : sent_, "");
   service_.scheduler_.remember(outcome.generation.ticket, std::move(turns));
 }
 
@@ -208,18 +218,27 @@ void Service::Serving::finish(const Outcome& outcome, const AnswerCounts& counts
 
 void Service::Serving::report(const Outcome& outcome) const {
   const GenerationResult& result = outcome.generation;
+  const MissNote stored = reuse_.explain_store ? reuse_.explain_store(key_) : MissNote{};
+  std::string why;
+  if (!reuse_.reason.empty())
+    why = fmt::format(", memory: {} at byte {}", reuse_.reason, reuse_.first_difference);
+  if (!stored.reason.empty()) {
+    why += fmt::format(", disk: {} at byte {} after {} tokens", stored.reason,
+                       stored.first_difference, stored.agreed_tokens);
+  }
   log(service_.options_.log, LogLevel::kInfo,
-      fmt::format("{} #{}{} prompt={} reused={} ({}, first difference at byte {}) answer={} "
+      fmt::format("{} #{}{} prompt={} reused={} ({}{}) answer={} "
                   "finish={} queue={:.3f}s prefill={:.3f}s decode={:.3f}s",
                   protocol_name(ask_.protocol), number_, ask_.streams ? " stream" : "",
-                  result.prompt_tokens, result.reused_tokens, reuse_source_name(reuse_.source),
-                  reuse_.first_difference, result.generated_tokens, finish_word(outcome.finish),
-                  result.queue_seconds, result.prefill_seconds, result.decode_seconds));
+                  result.prompt_tokens, result.reused_tokens, reuse_source_name(reuse_.source), why,
+                  result.generated_tokens, finish_word(outcome.finish), result.queue_seconds,
+                  result.prefill_seconds, result.decode_seconds));
   if (!service_.trace_) return;
   service_.trace_->write({.request = number_,
                           .protocol = protocol_name(ask_.protocol),
                           .body = exchange_->request().body,
                           .reuse = reuse_,
+                          .stored = stored,
                           .answer = record_,
                           .finish = finish_word(outcome.finish),
                           .result = result});

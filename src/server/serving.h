@@ -31,12 +31,17 @@ class Service::Serving : public std::enable_shared_from_this<Service::Serving> {
   void finish(const Outcome& outcome, const AnswerCounts& counts);
   // Tells the scheduler and the replay memory what the conversation looks like when it comes back.
   void remember(const Outcome& outcome);
-  std::string visible_key(const std::string& reasoning, const Outcome& outcome) const;
+  std::string visible_key(std::vector<chat::Message> messages,
+                          const std::string& reasoning,
+                          const std::string& exact_tool_block) const;
   void report(const Outcome& outcome) const;
 
   Service& service_;
   const std::shared_ptr<Exchange> exchange_;
   Ask ask_;
+  // Before remembered calls were put in: what comes back to a server that has forgotten them.
+  // Empty when there were no calls.
+  std::vector<chat::Message> sent_;
   const std::string name_space_;
   const chat::RenderOptions render_;
   const std::uint64_t number_;
@@ -45,6 +50,7 @@ class Service::Serving : public std::enable_shared_from_this<Service::Serving> {
   GenerationRequest request_;  // until start()
   AnswerRecord record_;
   ReuseReport reuse_;
+  std::string key_;  // of the prompt
   bool has_first_token_ = false;
   std::chrono::steady_clock::time_point last_write_;
   std::optional<std::stop_callback<std::function<void()>>> on_gone_;

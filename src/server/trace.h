@@ -14,6 +14,7 @@ struct TraceEntry {
   std::string protocol;
   std::string body;  // as the client sent it
   ReuseReport reuse;
+  MissNote stored;  // why the disk store had no more
   AnswerRecord answer;
   std::string finish;
   GenerationResult result;

@@ -1,4 +1,4 @@
-// The store's readers of outside bytes: entry files, session files and session exports.  Each
+// The store's readers of outside bytes: entry files, their aliases, session files and exports. Each
 // refuses with ds4::Error or gives sizes that stay inside the bytes.  A copy of the input with
 // right checksums goes in too, so that mutations get past the first check.
 //
@@ -55,6 +55,16 @@ void read_entry(std::span<const std::byte> bytes) {
   });
 }
 
+void read_aliases(std::span<const std::byte> bytes) {
+  tolerate([&] {
+    const std::vector<kv::AliasRecord> aliases = kv::decode_aliases(bytes);
+    check(aliases.size() <= kv::kAliasesMax);
+    const std::vector<std::byte> again = kv::encode_aliases(aliases);
+    check(again.size() == bytes.size() &&
+          std::memcmp(again.data(), bytes.data(), again.size()) == 0);
+  });
+}
+
 void read_bundle(std::span<const std::byte> bytes) {
   tolerate([&] {
     const std::size_t preface = kv::bundle_preface_bytes(bytes, bytes.size());
@@ -99,6 +109,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   read_entry(bytes);
   read_bundle(bytes);
   read_session(bytes);
+  read_aliases(bytes);
   std::vector<std::byte> mended(bytes.begin(), bytes.end());
   if (mended.size() >= kv::kEntryHeaderBytes) {
     tolerate([&] {

@@ -1,6 +1,7 @@
 #include "tests/support/scripted_model.h"
 
 #include <algorithm>
+#include <cstring>
 #include <map>
 #include <string>
 #include <thread>
@@ -17,7 +18,10 @@ namespace {
 
 using tokenizer::Tokenizer;
 
-// Its state is its history; the portable layout has no sections.
+constexpr std::uint32_t kRowTokens = 128;
+
+// Its state is its history, which its rows spell out: a compressed row the ids of its 128 tokens,
+// any other row the id of its own.
 class ScriptedExecutor final : public Executor {
  public:
   ScriptedExecutor(ScriptedOptions options,
@@ -26,11 +30,8 @@ class ScriptedExecutor final : public Executor {
       : options_(std::move(options)),
         tokenizer_(std::move(tokenizer)),
         log_(std::move(log)),
-        layout_(config_, RowCodec::kPacked, false) {
-    config_.name = "scripted";
-    config_.vocab_size = static_cast<std::uint32_t>(tokenizer_->size());
-    config_.context_max = 1U << 20;
-    config_.window = 128;
+        config_(config_of(*tokenizer_)),
+        layout_(config_, RowCodec::kExact, false) {
     info_.backend = "scripted";
     info_.device = "none";
     info_.rows_max = options_.rows_max;
@@ -78,16 +79,52 @@ class ScriptedExecutor final : public Executor {
     histories_.at(sequence).resize(length);
   }
   std::uint32_t shortest_truncation(SequenceId) const override { return 0; }
-  void read_state(SequenceId, const StateSection&, std::span<std::byte>) const override {}
+  void read_state(SequenceId sequence,
+                  const StateSection& section,
+                  std::span<std::byte> out) const override {
+    const std::vector<TokenId>& history = histories_.at(sequence);
+    const std::uint32_t tokens = tokens_of(section);
+    for (std::uint32_t row = 0; row < section.count; ++row) {
+      std::memset(out.data() + row * section.row_bytes, 0, section.row_bytes);
+      std::memcpy(out.data() + row * section.row_bytes,
+                  history.data() + std::size_t{section.first + row} * tokens,
+                  tokens * sizeof(TokenId));
+    }
+  }
   void begin_restore(SequenceId sequence, std::uint32_t length) override {
     histories_.at(sequence).assign(length, TokenId{0});
   }
-  void write_state(SequenceId, const StateSection&, std::span<const std::byte>) override {}
+  void write_state(SequenceId sequence,
+                   const StateSection& section,
+                   std::span<const std::byte> in) override {
+    std::vector<TokenId>& history = histories_.at(sequence);
+    const std::uint32_t tokens = tokens_of(section);
+    for (std::uint32_t row = 0; row < section.count; ++row) {
+      std::memcpy(history.data() + std::size_t{section.first + row} * tokens,
+                  in.data() + row * section.row_bytes, tokens * sizeof(TokenId));
+    }
+  }
   void set_steering(const Steering&) override {}
   void set_layer_hook(LayerHook, void*) override {}
   std::vector<MemoryItem> memory() const override { return {}; }
 
  private:
+  static ModelConfig config_of(const Tokenizer& tokenizer) {
+    ModelConfig config;
+    config.name = "scripted";
+    config.vocab_size = static_cast<std::uint32_t>(tokenizer.size());
+    config.context_max = 1U << 20;
+    config.window = kRowTokens;
+    config.head_dim = kRowTokens;
+    config.layer_count = 1;
+    config.layers = {LayerPlan{.ratio = kRowTokens}};
+    return config;
+  }
+
+  static std::uint32_t tokens_of(const StateSection& section) {
+    return section.part == StatePart::kCompressed ? kRowTokens : 1;
+  }
+
   TokenId next_token(const std::vector<TokenId>& history) const {
     const TokenId assistant = tokenizer_->marker(tokenizer::kAssistantMarker);
     const auto last = std::find(history.rbegin(), history.rend(), assistant);

@@ -3,7 +3,8 @@
 //   ds4_scripted_server RULES.json [PORT]
 //
 // RULES.json: {"otherwise": "...", "per_row_us": 0, "per_run_us": 0, "slots": 4, "context": 65536,
-// "rules": [{"trigger": "...", "answer": "..."}], "keys": "FILE", "trace": "FILE", "hosts": [],
+// "rules": [{"trigger": "...", "answer": "..."}], "keys": "FILE", "trace": "FILE",
+// "kv": "DIRECTORY", "hosts": [],
 // "origins": [], "allowed_hosts": [], "http": {"header_timeout_ms": ..., ...}}.  Prints
 // "listening PORT" and serves until SIGTERM, then drains.
 #include <csignal>
@@ -15,6 +16,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/file.h"
+#include "kvstore/engine_store.h"
 #include "server/server.h"
 #include "tests/support/scripted_model.h"
 
@@ -91,7 +93,19 @@ int run(int argc, char** argv) {
   options.http.port = static_cast<std::uint16_t>(argc > 2 ? std::atoi(argv[2]) : 0);
   const test::ScriptedOptions script = script_of(json);
   const auto engine = test::scripted_engine(script);
-  server::Server server(*engine, options);
+  std::unique_ptr<kvstore::EngineStore> store;
+  if (json.contains("kv")) {
+    kvstore::EngineStoreOptions kv;
+    kv.store.directory = json["kv"].get<std::string>();
+    kv.store.chunk_tokens = json.value("kv_chunk", 128U);
+    kv.store.state_stride_chunks = 4;
+    kv.store.bytes_max = json.value("kv_bytes", std::uint64_t{1} << 30);
+    kv.tokens_min = json.value("kv_min", 32U);
+    kv.continued_interval = 4 * kv.store.chunk_tokens;
+    kv.store.log = options.service.log;
+    store = std::make_unique<kvstore::EngineStore>(*engine, kv);
+  }
+  server::Server server(*engine, options, store.get());
   fmt::print("listening {}\n", server.port());
   std::fflush(stdout);
   int signal = 0;
