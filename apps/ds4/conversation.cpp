@@ -7,7 +7,6 @@
 
 #include "base/error.h"
 #include "prompt.h"
-#include "saved_chat.h"
 #include "tokenizer/markers.h"
 
 namespace ds4::app {
@@ -108,43 +107,40 @@ std::vector<TokenId> Conversation::transcript() const {
   return tokens;
 }
 
-void Conversation::save(const std::filesystem::path& path) const {
-  write_saved_chat(path, {.model = engine_.info().name,
-                          .system = options_.system,
-                          .think = options_.think,
-                          .turn_count = turn_count_,
-                          .head = head_,
-                          .body = body_,
-                          .state = session_->length() == 0 ? std::vector<std::byte>{}
-                                                           : session_->export_state()});
+void Conversation::save(KeptChats& chats, std::string_view name) {
+  chats.save(name,
+             {.model = engine_.info().name,
+              .system = options_.system,
+              .think = options_.think,
+              .turn_count = turn_count_,
+              .head_count = static_cast<std::uint32_t>(head_.size()),
+              .tokens = transcript()},
+             *session_);
 }
 
-void Conversation::load(const std::filesystem::path& path) {
-  SavedChat saved = read_saved_chat(path);
-  const std::size_t token_count = saved.head.size() + saved.body.size();
-  if (token_count + 2 > options_.context) {
+std::uint32_t Conversation::load(KeptChats& chats, std::string_view name) {
+  KeptChat kept = chats.read(name);
+  if (kept.tokens.size() + 2 > options_.context) {
     throw Error(ErrorCode::kContextOverflow,
-                fmt::format("{} holds {} tokens; the context is {}: make it larger with /ctx",
-                            path.string(), token_count, options_.context));
+                fmt::format("'{}' holds {} tokens; the context is {}: make it larger with /ctx",
+                            name, kept.tokens.size(), options_.context));
   }
   const auto in_vocabulary = [&](TokenId token) {
     return token.value() >= 0 &&
            static_cast<std::uint32_t>(token.value()) < engine_.config().vocab_size;
   };
-  if (!std::all_of(saved.head.begin(), saved.head.end(), in_vocabulary) ||
-      !std::all_of(saved.body.begin(), saved.body.end(), in_vocabulary)) {
+  if (!std::all_of(kept.tokens.begin(), kept.tokens.end(), in_vocabulary)) {
     throw Error(ErrorCode::kUnsupported,
-                fmt::format("{} belongs to another model ({})", path.string(), saved.model));
+                fmt::format("'{}' belongs to another model ({})", name, kept.model));
   }
-  if (saved.state.empty())
-    session_->clear();
-  else
-    session_->import_state(saved.state);
-  options_.system = std::move(saved.system);
-  options_.think = saved.think;
-  turn_count_ = saved.turn_count;
-  head_ = std::move(saved.head);
-  body_ = std::move(saved.body);
+  const std::uint32_t restored = chats.restore(name, *session_);
+  const auto head_end = kept.tokens.begin() + static_cast<std::ptrdiff_t>(kept.head_count);
+  options_.system = std::move(kept.system);
+  options_.think = kept.think;
+  turn_count_ = kept.turn_count;
+  head_.assign(kept.tokens.begin(), head_end);
+  body_.assign(head_end, kept.tokens.end());
+  return restored;
 }
 
 }  // namespace ds4::app

@@ -1,6 +1,5 @@
 #pragma once
 #include <cstdint>
-#include <filesystem>
 #include <memory>
 #include <span>
 #include <string>
@@ -12,6 +11,7 @@
 #include "chat/render.h"
 #include "engine/engine.h"
 #include "engine/session.h"
+#include "kept_chats.h"
 #include "prefix_turns.h"
 #include "sample/sampler.h"
 
@@ -50,12 +50,11 @@ class Conversation {
   // not fit, and then changes nothing.
   void set_context(std::uint32_t context);
 
-  // The transcript and the exact state, as one file that only its owner can read
-  // (docs/formats/chat-session.md).  Throws Error(kIo).
-  void save(const std::filesystem::path& path) const;
-  // Continues a saved conversation.  Throws Error(kBadFormat | kUnsupported | kContextOverflow |
-  // kNotFound) and then changes nothing.
-  void load(const std::filesystem::path& path);
+  // Keeps the transcript and the exact state under a name.  Throws what KeptChats::save() throws.
+  void save(KeptChats& chats, std::string_view name);
+  // Continues a kept conversation.  Throws Error(kBadFormat | kUnsupported | kContextOverflow |
+  // kNotFound) and then changes nothing.  Returns the tokens whose state came with it.
+  std::uint32_t load(KeptChats& chats, std::string_view name);
 
   std::uint32_t context() const { return options_.context; }
   // Tokens of the transcript.

@@ -1,5 +1,5 @@
 // What the program reads and writes besides the model: prefix turns, kept chats, dumps.
-#include <fstream>
+#include <filesystem>
 #include <functional>
 #include <string>
 
@@ -8,8 +8,8 @@
 
 #include "base/error.h"
 #include "dumps.h"
+#include "kept_chats.h"
 #include "prefix_turns.h"
-#include "saved_chat.h"
 
 namespace ds4::app {
 namespace {
@@ -42,65 +42,19 @@ TEST(PrefixTurns, SaysWhereTheOrderBreaks) {
   EXPECT_NE(message(""), "");
 }
 
-class SavedChatTest : public testing::Test {
- protected:
-  SavedChatTest()
-      : folder_(std::filesystem::temp_directory_path() /
-                ("ds4-saved-chat-test-" + std::to_string(::getpid()))) {}
-  ~SavedChatTest() override { std::filesystem::remove_all(folder_); }
-  std::filesystem::path folder_;
-};
-
-TEST_F(SavedChatTest, ComesBackAsItWas) {
-  const SavedChats chats(folder_ / "deep" / "chats");
+TEST(KeptChats, NamesCannotLeaveTheFolder) {
+  const auto folder = std::filesystem::temp_directory_path() /
+                      ("ds4-kept-chats-test-" + std::to_string(::getpid()));
+  KeptChats chats(folder, {});
   EXPECT_TRUE(chats.list().empty());
-  const auto path = chats.path_for_writing("a.b-c_1");
-  const SavedChat chat{.model = "m",
-                       .system = "s \"\n\xff",  // a byte that is no text is replaced
-                       .think = chat::ThinkMode::kMax,
-                       .turn_count = 3,
-                       .head = {TokenId{0}, TokenId{7}},
-                       .body = {TokenId{129279}},
-                       .state = {std::byte{1}, std::byte{2}}};
-  write_saved_chat(path, chat);
-  const SavedChat back = read_saved_chat(path);
-  EXPECT_EQ(back.model, chat.model);
-  EXPECT_EQ(back.system, "s \"\n\xef\xbf\xbd");
-  EXPECT_EQ(back.think, chat.think);
-  EXPECT_EQ(back.turn_count, chat.turn_count);
-  EXPECT_EQ(back.head, chat.head);
-  EXPECT_EQ(back.body, chat.body);
-  EXPECT_EQ(back.state, chat.state);
-  ASSERT_EQ(chats.list().size(), 1U);
-  EXPECT_EQ(chats.list()[0].name, "a.b-c_1");
-}
-
-TEST_F(SavedChatTest, EveryTruncationAndEveryChangedByteOfTheHeaderIsRefused) {
-  const SavedChats chats(folder_);
-  const auto path = chats.path_for_writing("x");
-  write_saved_chat(path, {.model = "m",
-                          .system = {},
-                          .think = {},
-                          .turn_count = 1,
-                          .head = {},
-                          .body = {TokenId{5}},
-                          .state = {}});
-  std::ifstream in(path, std::ios::binary);
-  const std::string whole((std::istreambuf_iterator<char>(in)), {});
-  for (std::size_t i = 0; i < whole.size(); ++i) {
-    std::string damaged = whole;
-    damaged[i] = static_cast<char>(damaged[i] ^ 0x10);
-    std::ofstream(path, std::ios::binary) << damaged;
-    EXPECT_NE(message_of([&] { read_saved_chat(path); }), "") << i;
-    std::ofstream(path, std::ios::binary) << whole.substr(0, i);
-    EXPECT_NE(message_of([&] { read_saved_chat(path); }), "") << i;
+  EXPECT_FALSE(std::filesystem::exists(folder)) << "nothing was kept yet";
+  for (const char* name : {"", "..", ".hidden", "a/b", "/etc/passwd", "a b", "a\nb"}) {
+    EXPECT_NE(message_of([&] { chats.read(name); }).find("no name"), std::string::npos) << name;
+    EXPECT_NE(message_of([&] { chats.remove(name); }).find("no name"), std::string::npos) << name;
   }
-}
-
-TEST_F(SavedChatTest, NamesCannotLeaveTheFolder) {
-  const SavedChats chats(folder_);
-  for (const char* name : {"", "..", ".hidden", "a/b", "/etc/passwd", "a b", "a\nb"})
-    EXPECT_NE(message_of([&] { static_cast<void>(chats.path_of(name)); }), "") << name;
+  EXPECT_NE(message_of([&] { chats.read("x"); }).find("no kept conversation 'x'"),
+            std::string::npos);
+  std::filesystem::remove_all(folder);
 }
 
 TEST(Dumps, TokenTextIsJsonWhateverTheBytes) {

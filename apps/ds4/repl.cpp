@@ -36,7 +36,7 @@ std::filesystem::path history_path() {
 
 }  // namespace
 
-Repl::Repl(const Run& run, Conversation& conversation, LineReader& reader, SavedChats chats)
+Repl::Repl(const Run& run, Conversation& conversation, LineReader& reader, KeptChats chats)
     : run_(run),
       conversation_(conversation),
       reader_(reader),
@@ -101,7 +101,8 @@ int run_chat(Run& run) {
   const bool is_typed = ::isatty(STDIN_FILENO) == 1;
   const auto reader = is_typed ? make_line_editor("ds4> ", history_path()) : make_pipe_reader();
   if (is_typed) write_note(fmt::format("{}; /help lists the commands\n", run.engine.info().name));
-  Repl(run, conversation, *reader, SavedChats(SavedChats::default_directory())).loop();
+  KeptChats chats(KeptChats::default_directory(), options.open.log);
+  Repl(run, conversation, *reader, std::move(chats)).loop();
   return kExitDone;
 }
 

@@ -4,9 +4,9 @@
 #include <string_view>
 
 #include "conversation.h"
+#include "kept_chats.h"
 #include "line_reader.h"
 #include "run.h"
-#include "saved_chat.h"
 
 namespace ds4::app {
 
@@ -14,7 +14,7 @@ namespace ds4::app {
 // everything else to standard error.  Confined to the main thread.
 class Repl {
  public:
-  Repl(const Run& run, Conversation& conversation, LineReader& reader, SavedChats chats);
+  Repl(const Run& run, Conversation& conversation, LineReader& reader, KeptChats chats);
 
   // Until the end of the input or /quit.  Throws what ends the program; what ends one turn or one
   // command is told and the chat goes on.
@@ -57,7 +57,7 @@ class Repl {
   const Run& run_;
   Conversation& conversation_;
   LineReader& reader_;
-  SavedChats chats_;
+  KeptChats chats_;
   std::string name_;  // under which this conversation is kept; empty: it is not
   bool leaving_ = false;
 

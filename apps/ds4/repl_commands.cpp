@@ -165,33 +165,34 @@ void Repl::status(std::string_view) {
 }
 
 void Repl::save(std::string_view argument) {
-  const std::filesystem::path path = chats_.path_for_writing(argument);
-  conversation_.save(path);
+  conversation_.save(chats_, argument);
   name_ = argument;
-  say(fmt::format("saved {} tokens as {}", conversation_.length(), path.string()));
+  say(fmt::format("{} tokens kept as {} in {}", conversation_.length(), argument,
+                  chats_.directory().string()));
 }
 
 void Repl::load(std::string_view argument) {
-  conversation_.load(chats_.path_of(argument));
+  const std::uint32_t restored = conversation_.load(chats_, argument);
   name_ = argument;
-  say(fmt::format("{} turns, {} of {} tokens", conversation_.turn_count(), conversation_.length(),
-                  conversation_.context()));
+  say(fmt::format("{} turns, {} of {} tokens{}", conversation_.turn_count(), conversation_.length(),
+                  conversation_.context(),
+                  restored > 0 || conversation_.length() == 0 ? "" : "; to be read again"));
 }
 
 void Repl::list(std::string_view) {
   const auto entries = chats_.list();
   if (entries.empty()) return say("no kept conversations; /save NAME keeps this one");
-  for (const SavedChats::Entry& entry : entries) {
-    const std::tm time = fmt::localtime(static_cast<std::time_t>(entry.modified_s));
-    say(fmt::format("  {:<24} {:%Y-%m-%d %H:%M} {:>9.1f} MiB", entry.name, time,
-                    mebibytes(entry.bytes)));
+  for (const KeptChats::Entry& entry : entries) {
+    const std::tm time = fmt::localtime(static_cast<std::time_t>(entry.updated_s));
+    say(fmt::format("  {:<24} {:%Y-%m-%d %H:%M} {:>9} tokens{}", entry.name, time,
+                    entry.token_count, entry.has_state ? "" : ", words alone"));
   }
 }
 
 void Repl::switch_to(std::string_view argument) {
   // The other one first: if it is not there, nothing has happened.
-  read_saved_chat(chats_.path_of(argument));
-  if (!name_.empty()) conversation_.save(chats_.path_for_writing(name_));
+  chats_.read(argument);
+  if (!name_.empty()) conversation_.save(chats_, name_);
   load(argument);
 }
 
@@ -202,11 +203,8 @@ void Repl::remove(std::string_view argument) {
 }
 
 void Repl::strip(std::string_view argument) {
-  const std::filesystem::path path = chats_.path_of(argument);
-  SavedChat chat = read_saved_chat(path);
-  chat.state.clear();
-  write_saved_chat(path, chat);
-  say(fmt::format("{} keeps its {} tokens", argument, chat.head.size() + chat.body.size()));
+  chats_.strip(argument);
+  say(fmt::format("{} keeps its words", argument));
 }
 
 void Repl::leave(std::string_view) {

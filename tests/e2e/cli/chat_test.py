@@ -42,7 +42,7 @@ class Piped(support.CliTest):
                            "/read", "/read none.txt", "/load none", "/save ../x", "", "   ")
         self.assertEqual(result.out, b"")
         for message in ("unknown command /bogus", "usage: /ctx N", "'many'", "steering",
-                        "takes no argument", "none.txt", "is no name"):
+                        "takes no argument", "none.txt", "no kept conversation 'none'", "is no name"):
             self.assertIn(message, result.err)
 
     def test_read_asks_with_a_file(self):
@@ -71,19 +71,24 @@ class Piped(support.CliTest):
         plain = self.chat("hello", "again")
         saved = self.chat("hello", "/save a-b.1", "/list")
         self.assertIn("a-b.1", saved.err)
-        folder = self.folder / "state" / "ds4" / "chats"
-        self.assertEqual(stat.S_IMODE(folder.stat().st_mode), 0o700)
-        path, = folder.iterdir()
-        self.assertEqual(stat.S_IMODE(path.stat().st_mode), 0o600)
+        self.assert_private(self.folder / "state" / "ds4" / "kv")
         loaded = self.chat("/load a-b.1", "again")
         self.assertEqual(saved.out + loaded.out, plain.out)
         # Nothing was read twice.
         self.assertEqual(re.findall(r"prefill: (\d+)", loaded.err),
                          re.findall(r"prefill: (\d+)", plain.err)[1:])
 
+    def assert_private(self, folder):
+        for path in [folder, *folder.rglob("*")]:
+            self.assertEqual(stat.S_IMODE(path.stat().st_mode), 0o700 if path.is_dir() else 0o600,
+                             path)
+
+    def kept(self, kind):
+        return sorted((self.folder / "state" / "ds4" / "kv" / kind).iterdir())
+
     def test_a_damaged_saved_conversation_is_refused_and_changes_nothing(self):
         self.chat("hello", "/save x")
-        path, = (self.folder / "state" / "ds4" / "chats").iterdir()
+        path, = self.kept("sessions")
         whole = path.read_bytes()
         plain = self.chat("hi", "again")
         for damaged in (b"", whole[:20], whole[:-1], whole[:40] + b"!" + whole[41:],
@@ -92,11 +97,21 @@ class Piped(support.CliTest):
             result = self.chat("hi", "/load x", "again")
             self.assertEqual(result.out, plain.out)
 
+    def test_a_conversation_whose_state_is_damaged_is_read_again(self):
+        plain = self.chat("hello", "again")
+        first = self.chat("hello", "/save x")
+        for kind in ("chunks", "tails"):
+            for path in self.kept(kind):
+                path.write_bytes(path.read_bytes()[:-1])
+        loaded = self.chat("/load x", "again")
+        self.assertIn("read again", loaded.err)
+        self.assertEqual(first.out + loaded.out, plain.out)
+
     def test_a_stripped_conversation_is_read_again_and_goes_on_the_same(self):
         plain = self.chat("hello", "again")
-        first = self.chat("hello", "/save x", "/strip x")
-        path, = (self.folder / "state" / "ds4" / "chats").iterdir()
-        self.assertLess(path.stat().st_size, 4096)
+        first = self.chat("hello", "/save x", "/strip x", "/list")
+        self.assertIn("words alone", first.err)
+        self.assertEqual(self.kept("tails"), [])
         self.assertEqual(first.out + self.chat("/load x", "again").out, plain.out)
 
     def test_switching_keeps_what_has_a_name(self):
@@ -111,7 +126,7 @@ class Piped(support.CliTest):
     def test_del_removes(self):
         result = self.chat("hello", "/save x", "/del x", "/list", "/del x")
         self.assertIn("no kept conversations", result.err)
-        self.assertIn("cannot remove", result.err)
+        self.assertIn("no kept conversation 'x'", result.err)
 
     def test_a_backslash_continues_the_line(self):
         result = self.chat("hel\\", "lo", "/status")
