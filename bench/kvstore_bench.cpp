@@ -1,5 +1,6 @@
 // The store against the disk it stands on: what a plain sequential write and read of the same bytes
-// take, then saving and restoring a long sequence of the published Flash shape, then lookups.
+// take, then saving and restoring a long sequence of the published Flash shape, then lookups, then
+// what a growing conversation and sessions that share a prefix write.
 //
 //   kvstore_bench [DIRECTORY] [TOKENS]     on the disk to be measured; default: here, 100000
 #include <algorithm>
@@ -9,6 +10,7 @@
 #include <cstring>
 #include <ctime>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -121,11 +123,18 @@ kv::SaveOutcome save(kv::Store& store,
                     state);
 }
 
-void report(const char* what, std::uint64_t bytes, double seconds, double disk_bytes_s) {
+// Prints a transfer and returns its share of the disk's rate.
+double report(const char* what, std::uint64_t bytes, double seconds, double disk_bytes_s) {
   const double rate = static_cast<double>(bytes) / seconds;
   fmt::print("{:<10} {:8.1f} MB in {:6.3f} s = {:8.1f} MB/s, {:5.1f} % of the disk's {:.1f} MB/s\n",
              what, static_cast<double>(bytes) / 1e6, seconds, rate / 1e6, 100 * rate / disk_bytes_s,
              disk_bytes_s / 1e6);
+  return rate / disk_bytes_s;
+}
+
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
 }
 
 void bench_transfer(const std::filesystem::path& directory, std::size_t token_count) {
@@ -138,17 +147,21 @@ void bench_transfer(const std::filesystem::path& directory, std::size_t token_co
   const std::uint64_t expected = kv::rows_bytes(space.model().layout, 0, token_count);
   CopySink sink(space.model().layout);
   sink.begin(token_count);  // its memory is there before the clock starts
-  for (int round = 0; round < 3; ++round) {
+  std::vector<double> saves;
+  std::vector<double> restores;
+  for (int round = 0; round < 5; ++round) {
     const DiskRates disk = measure_disk(directory / "plain", expected);
     store.purge();
     Clock::time_point start = Clock::now();
     const kv::SaveOutcome outcome = save(store, space, talk, kv::SaveExtent::kChunksAndTail);
-    report("save", outcome.bytes_written, seconds_since(start), disk.write_bytes_s);
+    saves.push_back(
+        report("save", outcome.bytes_written, seconds_since(start), disk.write_bytes_s));
     for (const kv::EntryRow& row : store.entries())
       forget_pages(store.path_of(row));
     start = Clock::now();
     const auto restored = store.resume(space, talk.bytes(), sink);
-    report("restore", restored->bytes_read, seconds_since(start), disk.read_bytes_s);
+    restores.push_back(
+        report("restore", restored->bytes_read, seconds_since(start), disk.read_bytes_s));
     if (round > 0) continue;
     std::uint64_t chunk_bytes = 0;
     for (const kv::EntryRow& row : store.entries())
@@ -157,6 +170,78 @@ void bench_transfer(const std::filesystem::path& directory, std::size_t token_co
     fmt::print("size       {:.1f} bytes a token on disk, the tail apart\n",
                static_cast<double>(chunk_bytes) / static_cast<double>(chunk_tokens));
   }
+  fmt::print("median     save {:.1f} %, restore {:.1f} % of the disk's rate (wanted: 60 %)\n",
+             100 * median(saves), 100 * median(restores));
+}
+
+std::uint64_t bytes_of(kv::Store& store, kv::EntryKind kind) {
+  std::uint64_t bytes = 0;
+  for (const kv::EntryRow& row : store.entries())
+    bytes += row.kind == kind ? row.file_bytes : 0;
+  return bytes;
+}
+
+// A conversation saved every 500 tokens, each tail in place of the one before.
+void bench_growth(const std::filesystem::path& directory, std::size_t token_count) {
+  constexpr std::size_t kStepTokens = 500;
+  kv::StoreOptions options;
+  options.directory = directory / "growth";
+  options.bytes_max = 0;
+  kv::Store store(options);
+  const kv::KeySpace space = store.key_space(kv::test_model(kv::flash_layout()));
+  const kv::Conversation talk = kv::Conversation().grow(token_count, 1);
+  CheapState state;
+  std::uint64_t written = 0;
+  std::uint64_t tails = 0;
+  std::optional<kv::EntryId> before;
+  for (std::size_t end = kStepTokens; end <= token_count; end += kStepTokens) {
+    const kv::Conversation part = talk.prefix(end);
+    const kv::SaveOutcome outcome = store.save({.space = space,
+                                                .tokens = part.tokens,
+                                                .token_bytes = part.token_bytes,
+                                                .text = part.bytes(),
+                                                .role = kv::EntryRole::kContinued,
+                                                .extent = kv::SaveExtent::kChunksAndTail,
+                                                .urgency = kv::SaveUrgency::kAsked,
+                                                .prefill_ms_per_token = 1.0,
+                                                .replaces = before},
+                                               state);
+    written += outcome.bytes_written;
+    tails += bytes_of(store, kv::EntryKind::kTail);
+    before = outcome.tail;
+  }
+  const double final_bytes = static_cast<double>(store.stats().bytes);
+  const auto chunks = static_cast<double>(bytes_of(store, kv::EntryKind::kChunk));
+  fmt::print(
+      "growth     {} tokens saved every {}: {:.1f} MB written, {:.1f} MB of it tails; the rest is "
+      "{:.3f} times the final size of {:.1f} MB ({:.1f} bytes a token)\n",
+      token_count, kStepTokens, static_cast<double>(written) / 1e6,
+      static_cast<double>(tails) / 1e6, static_cast<double>(written - tails) / final_bytes,
+      final_bytes / 1e6,
+      chunks / static_cast<double>(token_count / options.chunk_tokens * options.chunk_tokens));
+}
+
+// Sessions that begin alike.
+void bench_shared(const std::filesystem::path& directory,
+                  std::size_t sessions,
+                  std::size_t prefix_tokens) {
+  kv::StoreOptions options;
+  options.directory = directory / "shared";
+  options.bytes_max = 0;
+  kv::Store store(options);
+  const kv::KeySpace space = store.key_space(kv::test_model(kv::flash_layout()));
+  const kv::Conversation prefix = kv::Conversation().grow(prefix_tokens, 1);
+  std::uint64_t one = 0;
+  for (std::uint32_t i = 0; i < sessions; ++i) {
+    save(store, space, kv::Conversation(prefix).grow(500, 100 + i), kv::SaveExtent::kChunksAndTail);
+    if (i == 0) one = bytes_of(store, kv::EntryKind::kChunk);
+  }
+  fmt::print(
+      "shared     {} sessions with {} tokens in common: {:.1f} MB of chunks, of one alone "
+      "{:.1f} MB; tails {:.1f} MB\n",
+      sessions, prefix_tokens, static_cast<double>(bytes_of(store, kv::EntryKind::kChunk)) / 1e6,
+      static_cast<double>(one) / 1e6,
+      static_cast<double>(bytes_of(store, kv::EntryKind::kTail)) / 1e6);
 }
 
 // Mean of many lookups of prompts that run through `chunks_each` chunks.
@@ -203,6 +288,8 @@ int main(int argc, char** argv) {
     bench_transfer(directory, token_count);
     bench_lookup(directory, "conversations", 200, 50);
     bench_lookup(directory, "one-root", 10'000, 1);
+    bench_growth(directory, 50'000);
+    bench_shared(directory, 10, 20'000);
   } catch (const std::exception& error) {
     fmt::print(stderr, "kvstore_bench: {}\n", error.what());
     status = 1;
