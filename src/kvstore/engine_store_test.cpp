@@ -286,7 +286,7 @@ TEST_F(EngineStoreTest, EveryMissIsExplained) {
   const MissNote note = disk_note(*missed, changed);
   EXPECT_EQ(note.reason, "differs");
   EXPECT_EQ(note.agreed_tokens, 384U);
-  const std::size_t marker = prompt_key(changed).find('s');
+  const std::size_t marker = prompt_key(changed).find("ssss");
   EXPECT_EQ(note.first_difference, marker + 450);
   EXPECT_NE(note.saved.find("ssss"), std::string::npos);
 
