@@ -16,8 +16,8 @@ Installs the Debian packages that are missing (as root or with sudo), then:
   fuzz      a short run of every fuzz target from fixed seeds, in the same build
   tsan      the threaded tests under the thread sanitizer
   cuda      only where nvcc is installed: the CUDA backend compiles; with a GPU, its tests
-  lint      clang-tidy 14: changed files first, then others until the time is up
---quick stops after format and dev.  --lint-seconds sets lint's time (default 120; 0 leaves it out).
+  lint      with --lint-seconds: clang-tidy 14, changed files first, then others until the time is up
+--quick stops after format and dev.  --lint-seconds N (e.g. 120) adds it; scripts/lint.sh by hand takes all files.
 --clients adds five coding agents from the npm registry (1.2 GB; node 20), each on a small task against the server.
 The last line is "N passed, N failed"; the exit status is 0 when none failed.
 TEXT
@@ -25,7 +25,7 @@ TEXT
 
 clients=no
 quick=no
-lint_seconds=120
+lint_seconds=0
 while [ $# -gt 0 ]; do
   case $1 in
     --quick) quick=yes ;;

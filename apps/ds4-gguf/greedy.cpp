@@ -29,7 +29,7 @@ struct Options {
 
 // One line of the input: tokens `ids`, and either spans [first, last) whose choices are wanted or
 // the number of tokens to go on with.
-struct Item {
+struct Item {  // NOLINT(bugprone-exception-escape): a JSON value moves without throwing
   Json id;
   std::vector<ds4::TokenId> tokens;
   std::vector<std::pair<std::uint32_t, std::uint32_t>> spans;
