@@ -31,6 +31,12 @@ void TokenSet::erase(TokenId token) {
   words_[id / kWordBits] &= ~bit_of(id);
 }
 
+void TokenSet::insert_words(std::span<const std::uint64_t> words) {
+  DS4_CHECK(words.size() <= words_.size());
+  for (std::size_t i = 0; i < words.size(); ++i)
+    words_[i] |= words[i];
+}
+
 void TokenSet::insert_all() {
   std::fill(words_.begin(), words_.end(), ~std::uint64_t{0});
   const std::size_t tail_bits = vocab_size_ % kWordBits;

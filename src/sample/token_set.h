@@ -1,6 +1,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "tensor/strong.h"
@@ -19,6 +20,9 @@ class TokenSet {
   // `token` must lie in the vocabulary.
   void insert(TokenId token);
   void erase(TokenId token);
+
+  // Adds a whole set given as bits, 64 ids a word; at most the vocabulary's words.
+  void insert_words(std::span<const std::uint64_t> words);
 
   void insert_all();
   void clear();
