@@ -45,10 +45,14 @@ void ArgumentBuilder::write_key(std::string_view name) {
 
 void ArgumentBuilder::append(std::string_view text) {
   value_ += text;
-  if (type_ != Type::kString || holds_) return;
-  if (!is_streaming_) out_ += '"';
+  if (holds_ || (type_ == Type::kJson && !trusts_json_)) return;
+  if (type_ == Type::kJson) {
+    out_ += text;
+  } else {
+    if (!is_streaming_) out_ += '"';
+    append_json_escaped(out_, text);
+  }
   is_streaming_ = true;
-  append_json_escaped(out_, text);
 }
 
 std::string ArgumentBuilder::value_json() {
@@ -71,7 +75,7 @@ bool ArgumentBuilder::end_value() {
     wrapper_ = json;
     wrapper_text_ = std::move(value_);
   } else if (is_streaming_) {
-    out_ += '"';
+    if (type_ == Type::kString) out_ += '"';
   } else {
     out_ += json;
   }

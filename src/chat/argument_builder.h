@@ -11,11 +11,14 @@ namespace ds4::chat {
 
 // Assembles the JSON object of one call's arguments from its parameters as they arrive.  String
 // values pass through as they grow; JSON values are held until they are whole, because only then is
-// it known whether they are JSON.  Confined to one thread.
+// it known whether they are JSON, unless that is known beforehand.  Confined to one thread.
 class ArgumentBuilder {
  public:
   // `unwraps`: a lone parameter `arguments` that holds an object stands for the object itself.
   explicit ArgumentBuilder(bool unwraps) : unwraps_(unwraps), frames_(1) {}
+
+  // From here on JSON values are known to be JSON: they pass through as they grow.
+  void trust_json() { trusts_json_ = true; }
 
   enum class Type { kString, kJson };
   void begin_value(std::string_view name, Type type);
@@ -50,6 +53,7 @@ class ArgumentBuilder {
   void flush_wrapper();
 
   bool unwraps_;
+  bool trusts_json_ = false;
   std::vector<Frame> frames_;  // the call's object and the nested ones that are open
   std::string out_;
   bool is_open_ = false;  // the call's object has its '{'
@@ -58,7 +62,7 @@ class ArgumentBuilder {
   Type type_ = Type::kJson;
   std::string value_;          // its text so far
   bool holds_ = false;         // its text may not be written yet
-  bool is_streaming_ = false;  // its opening quotation mark is written
+  bool is_streaming_ = false;  // its beginning is written
   bool is_repeated_ = false;
   bool has_wrapper_ = false;  // wrapper_ waits to be told whether it is alone
   std::string wrapper_;       // its value as JSON

@@ -358,6 +358,13 @@ bool ResponseMachine::in_structure() const {
   return false;
 }
 
+bool ResponseMachine::at_block_start() const {
+  const std::string_view held = rest();
+  return state_ == State::kContent && held.size() == 1 + tokenizer::kDsmlMarker.size() &&
+         held.front() == '<' && held.substr(1) == tokenizer::kDsmlMarker && !code_.in_code() &&
+         !code_.after_quote() && code_.at_line_start();
+}
+
 bool ResponseMachine::in_reasoning() const {
   const State state = state_ == State::kTag ? tag_from_ : state_;
   return state == State::kReasoning || is_deferred_;

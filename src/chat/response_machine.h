@@ -29,6 +29,8 @@ class ResponseMachine {
   void feed(std::string_view bytes, std::vector<ResponseEvent>& events);
   void finish(FinishCause cause, std::vector<ResponseEvent>& events);
   bool in_structure() const;
+  bool at_block_start() const;
+  void trust_json() { trusts_json_ = true; }
   bool in_reasoning() const;
   bool in_calls() const;
   const RepairCounts& repairs() const { return repairs_; }
@@ -140,6 +142,7 @@ class ResponseMachine {
   MalformedReason skip_reason_ = MalformedReason::kBadStructure;
 
   // The call and the value in progress.
+  bool trusts_json_ = false;
   std::optional<ArgumentBuilder> arguments_;
   std::size_t call_index_ = 0;
   bool swallow_close_ = false;  // the next closing invoke belongs to a parameter spelled as one

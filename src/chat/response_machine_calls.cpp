@@ -231,6 +231,7 @@ void ResponseMachine::open_call(const TagAttributes& attributes) {
       tool != nullptr && std::find(tool->parameters.begin(), tool->parameters.end(), "arguments") !=
                              tool->parameters.end();
   arguments_.emplace(!has_parameter_arguments);
+  if (trusts_json_) arguments_->trust_json();
   swallow_close_ = false;
   emit(CallBegin{call_index_, name});
   state_ = State::kInvoke;

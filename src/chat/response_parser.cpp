@@ -132,6 +132,14 @@ bool ResponseParser::in_structure() const {
   return machine_->in_structure();
 }
 
+void ResponseParser::trust_json() {
+  machine_->trust_json();
+}
+
+bool ResponseParser::at_block_start() const {
+  return machine_->at_block_start();
+}
+
 bool ResponseParser::in_reasoning() const {
   return machine_->in_reasoning();
 }

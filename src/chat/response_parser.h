@@ -85,6 +85,13 @@ class ResponseParser {
   // There the sampler must be greedy; inside string payloads and in plain text it must not.
   bool in_structure() const;
   bool in_reasoning() const;
+  // From here on what is announced as JSON is known to be JSON, because a mask holds it to that: it
+  // is passed on as it grows and as it is written.
+  void trust_json();
+
+  // Whether the text ends with "<" and the marker, where they open a block of calls: outside
+  // reasoning, code and quotation, at the start of a line.
+  bool at_block_start() const;
   // Whether a block of calls is open, payload included.
   bool in_calls() const;
   const RepairCounts& repairs() const;
