@@ -31,6 +31,12 @@ bool join(AnswerEvent& last, const AnswerEvent& next) {
       return true;
     }
   }
+  if (auto* arguments = std::get_if<CallArguments>(&last)) {
+    if (const auto* more = std::get_if<CallArguments>(&next)) {
+      arguments->json += more->json;
+      return true;
+    }
+  }
   if (auto* progress = std::get_if<PromptProgress>(&last)) {
     if (const auto* more = std::get_if<PromptProgress>(&next)) {
       *progress = *more;
@@ -53,8 +59,14 @@ void AnswerRecord::add(const AnswerEvent& event) {
   if (const auto* piece = std::get_if<TextDelta>(&event)) text += piece->text;
   if (const auto* piece = std::get_if<ReasoningDelta>(&event)) reasoning += piece->text;
   if (const auto* token = std::get_if<TokenInfo>(&event)) tokens.push_back(*token);
-  if (const auto* finished = std::get_if<FinishedCalls>(&event))
-    calls.insert(calls.end(), finished->calls.begin(), finished->calls.end());
+  if (const auto* call = std::get_if<CallOpened>(&event))
+    calls.push_back({call->id, call->name, {}});
+  if (const auto* piece = std::get_if<CallArguments>(&event)) calls.back().arguments += piece->json;
+  if (std::holds_alternative<CallVoided>(event)) calls.pop_back();
+}
+
+std::vector<AnswerEvent> events_of(const FinishedCall& call) {
+  return {CallOpened{call.id, call.name}, CallArguments{call.arguments}, CallClosed{}};
 }
 
 Answer::Answer(const tokenizer::Tokenizer& tokenizer,
@@ -72,6 +84,8 @@ Answer::~Answer() = default;
 void Answer::start_parser(bool in_reasoning) {
   chat::ParserOptions parser;
   parser.starts_in_reasoning = in_reasoning;
+  // A mask that must hold cannot begin behind the calls.
+  if (options_.grammars.answer) parser.reasoning_calls = chat::ReasoningCalls::kRefuse;
   std::vector<chat::ToolSchema> schemas;
   for (const OfferedTool& tool : options_.tools)
     schemas.push_back(tool.schema);
@@ -80,6 +94,19 @@ void Answer::start_parser(bool in_reasoning) {
   raw_.clear();
   block_text_.clear();
   open_calls_.clear();
+  shows_calls_ = false;
+  matcher_.reset();
+  if (!in_reasoning) begin_answer();
+}
+
+// Behind the reasoning, or where there is none.
+void Answer::begin_answer() {
+  if (options_.grammars.answer) begin_mask(options_.grammars.answer);
+}
+
+void Answer::begin_mask(const std::shared_ptr<const grammar::Grammar>& grammar) {
+  matcher_.emplace(grammar, options_.trie);
+  if (options_.grammars.calls_are_certain) parser_->trust_json();
 }
 
 // --- the queue ---
@@ -113,7 +140,7 @@ void Answer::on_prefill(std::uint32_t done_tokens, std::uint32_t total_tokens) {
 
 TokenChoice Answer::choice() {
   // Structure is drawn greedily: a mistyped tag costs the call.  Payload is the request's.
-  return {.greedy = parser_->in_structure()};
+  return {.allowed = matcher_ ? &matcher_->allowed() : nullptr, .greedy = parser_->in_structure()};
 }
 
 void Answer::push_logprobs(const GeneratedToken& token) {
@@ -131,7 +158,11 @@ void Answer::push_logprobs(const GeneratedToken& token) {
 TokenVerdict Answer::on_token(const GeneratedToken& token) {
   if (parser_->in_reasoning()) ++reasoning_tokens_;
   if (token.is_end) return after_end();
+  // A token that the mask did not let through has only a test's client drawn.
+  if (matcher_ && !matcher_->accept(token.token)) matcher_.reset();
   feed(tokenizer_.token_bytes(token.token));
+  if (!matcher_ && options_.grammars.calls && parser_->at_block_start())
+    begin_mask(options_.grammars.calls);
   push_logprobs(token);
   if (stop_found_) return TokenVerdict::kFinish;
   if (calls_done_) {
@@ -141,6 +172,7 @@ TokenVerdict Answer::on_token(const GeneratedToken& token) {
   if (malformed_ && retries_ < options_.tool_retries_max)
     return send_back("The tool call was malformed.", chat::TranscriptEnd::kInAnswer);
   malformed_ = false;
+  if (matcher_ && matcher_->must_end()) return TokenVerdict::kFinish;
   if (!options_.think_tokens_max || closed_for_model_ || !parser_->in_reasoning())
     return TokenVerdict::kContinue;
   // A call that is open inside the reasoning gets as much again to end.
@@ -220,24 +252,41 @@ void Answer::handle(const chat::ResponseEvent& event) {
   } else if (std::holds_alternative<chat::ReasoningEnd>(event)) {
     reasoning_closed_ = true;
     push(ReasoningClosed{}, 0);
+    begin_answer();
   } else if (const auto* begin = std::get_if<chat::CallBegin>(&event)) {
-    open_calls_.push_back({.name = begin->name, .arguments = {}, .invalid_json = {}});
+    open_call(begin->name);
   } else if (const auto* piece = std::get_if<chat::ArgumentPiece>(&event)) {
     open_calls_.back().arguments += piece->json;
+    if (shows_calls_) push(CallArguments{piece->json}, piece->json.size());
   } else if (const auto* end = std::get_if<chat::CallEnd>(&event)) {
     open_calls_.back().invalid_json = end->invalid_json;
+    if (shows_calls_) push(CallClosed{}, 0);
+    call_is_open_ = false;
   } else if (std::holds_alternative<chat::CallBlockEnd>(event)) {
     calls_done_ = true;
   } else if (std::holds_alternative<chat::Malformed>(event)) {
     ++counts_.malformed;
     malformed_ = !options_.tools.empty();
+    void_open_call();
     open_calls_.clear();
   }
 }
 
+void Answer::open_call(const std::string& name) {
+  if (open_calls_.empty()) shows_calls_ = matcher_ && options_.grammars.calls_are_certain;
+  open_calls_.push_back({.name = name, .arguments = {}, .invalid_json = {}});
+  call_is_open_ = true;
+  if (shows_calls_) push(CallOpened{random_id(options_.call_id_prefix), name}, name.size() + 64);
+}
+
+void Answer::void_open_call() {
+  if (shows_calls_ && call_is_open_) push(CallVoided{}, 0);
+  call_is_open_ = false;
+}
+
 const OfferedTool* Answer::offers(std::string_view name) const {
   for (const OfferedTool& tool : options_.tools)
-    if (tool.name == name) return &tool;
+    if (tool.name == name && tool.may_be_called) return &tool;
   return nullptr;
 }
 
@@ -258,31 +307,29 @@ std::string Answer::problems_of(const std::vector<chat::ParsedCall>& calls) cons
 
 // Hands the calls on, unless the model gets another try: then `outcome_.message` says why.
 bool Answer::finish_calls() {
+  if (shows_calls_) {
+    if (raw_.starts_with(block_text_)) outcome_.exact_tool_block = raw_.substr(block_text_.size());
+    return true;
+  }
   outcome_.message = problems_of(open_calls_);
   if (!outcome_.message.empty() && retries_ < options_.tool_retries_max) return false;
   outcome_.message.clear();
   const std::size_t call_count = open_calls_.size();
   // A tool that nobody offered is not for anyone to run.
-  if (!options_.tools.empty()) {
-    std::erase_if(open_calls_, [&](const chat::ParsedCall& call) { return !offers(call.name); });
-    calls_done_ = !open_calls_.empty();
-  }
-  FinishedCalls finished;
-  std::size_t bytes = 0;
+  std::erase_if(open_calls_, [&](const chat::ParsedCall& call) { return !offers(call.name); });
+  if (options_.one_call_at_most && open_calls_.size() > 1) open_calls_.resize(1);
+  calls_done_ = !open_calls_.empty();
   for (const chat::ParsedCall& call : open_calls_) {
-    if (options_.one_call_at_most && !finished.calls.empty()) break;
-    const OfferedTool* tool = offers(call.name);
-    std::string arguments = call.arguments;
-    if (tool != nullptr)
-      arguments = chat::coerce_arguments(call.arguments, tool->schema.json).arguments;
-    bytes += arguments.size() + 64;
-    finished.calls.push_back({random_id(options_.call_id_prefix), call.name, std::move(arguments)});
+    const FinishedCall finished{
+        random_id(options_.call_id_prefix), call.name,
+        chat::coerce_arguments(call.arguments, offers(call.name)->schema.json).arguments};
+    for (AnswerEvent& event : events_of(finished))
+      push(std::move(event), finished.arguments.size() + 64);
   }
   // Text shown of this turn is what the block follows.
-  const bool is_whole = finished.calls.size() == call_count && !finished.calls.empty();
+  const bool is_whole = open_calls_.size() == call_count && calls_done_;
   if (raw_.starts_with(block_text_) && is_whole)
     outcome_.exact_tool_block = raw_.substr(block_text_.size());
-  if (!finished.calls.empty()) push(std::move(finished), bytes);
   return true;
 }
 
@@ -290,6 +337,7 @@ void Answer::on_finish(const GenerationResult& result) {
   const bool ended = result.reason == EndReason::kEndOfTurn;
   outcome_.lacks_reasoning_end = !ended && parser_->in_reasoning();
   outcome_.lacks_end = !ended;
+  outcome_.cut_in_calls = !ended && !calls_done_ && parser_->in_calls();
   if (!ended && !calls_done_ && !stop_found_) {
     parsed_.clear();
     parser_->finish(chat::FinishCause::kCut, parsed_);

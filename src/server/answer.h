@@ -9,9 +9,11 @@
 #include <string>
 #include <vector>
 
+#include "chat/call_grammar.h"
 #include "chat/render.h"
 #include "chat/response_parser.h"
 #include "engine/sched_request.h"
+#include "grammar/matcher.h"
 #include "server/answer_event.h"
 #include "server/ask.h"
 #include "server/stop_scanner.h"
@@ -28,7 +30,9 @@ struct AnswerOptions {
   std::optional<std::uint32_t> top_logprobs;
   bool one_call_at_most = false;
   std::uint32_t tool_retries_max = 2;
-  std::string call_id_prefix;  // "call_", "toolu_"
+  std::string call_id_prefix;                                // "call_", "toolu_"
+  chat::AnswerGrammars grammars = {};                        // what the answer may look like
+  std::shared_ptr<const grammar::TokenTrie> trie = nullptr;  // needed where there is a grammar
   std::size_t queued_bytes_max = 256 * 1024;
 };
 
@@ -40,8 +44,11 @@ struct AnswerCounts {
 };
 
 // One answer between the engine and a protocol's writer: runs the one DSML parser over the tokens,
-// looks for stop texts, keeps the thinking budget, checks calls against their schemas, sends a
-// malformed call back to the model, and queues events.  The GenerationClient part is called on the
+// looks for stop texts, keeps the thinking budget, and queues events.  A mask holds the answer to
+// the format that was asked for, and every block of calls that the model opens in the official form
+// to the tools' schemas; such calls go out as they are written.  Calls in other spellings are held
+// until their block is whole, checked against their schemas, and sent back to the model when they
+// are malformed.  The GenerationClient part is called on the
 // engine's thread; take() may be called from another one.
 class Answer final : public GenerationClient {
  public:
@@ -70,6 +77,10 @@ class Answer final : public GenerationClient {
   void handle(const chat::ResponseEvent& event);
   void show_text(std::string_view text);
   bool finish_calls();
+  void begin_answer();
+  void begin_mask(const std::shared_ptr<const grammar::Grammar>& grammar);
+  void open_call(const std::string& name);
+  void void_open_call();
   void start_parser(bool in_reasoning);
   TokenVerdict after_end();
   TokenVerdict close_reasoning(bool drops_token, std::string_view before);
@@ -86,7 +97,10 @@ class Answer final : public GenerationClient {
   std::optional<chat::ResponseParser> parser_;
   std::vector<chat::ResponseEvent> parsed_;  // scratch of feed()
   StopScanner stops_;
+  std::optional<grammar::Matcher> matcher_;   // while a mask is on
   std::vector<chat::ParsedCall> open_calls_;  // of the block being read
+  bool shows_calls_ = false;                  // they go out as they come
+  bool call_is_open_ = false;                 // and one has begun and not ended
   std::string raw_;                           // what the model wrote since the reasoning's end
   std::string block_text_;                    // the text shown of it
   bool calls_done_ = false;                   // a whole block is there

@@ -29,10 +29,19 @@ struct FinishedCall {
   std::string name;  // as the model knows it
   std::string arguments;
 };
-// Complete, checked calls: nothing is said of a call before all of its block is there.
-struct FinishedCalls {
-  std::vector<FinishedCall> calls;
+// A call of a tool on offer: its arguments follow in pieces that make one JSON object, and its end.
+// What cannot be taken back is said of a call only when a mask guards it or all of its block is
+// there and checked.
+struct CallOpened {
+  std::string id;
+  std::string name;
 };
+struct CallArguments {
+  std::string json;
+};
+struct CallClosed {};
+// The answer was cut inside the call that is open: nobody may run it.
+struct CallVoided {};
 
 // One token of the answer's text with its log probabilities.
 struct TokenAlternative {
@@ -64,6 +73,7 @@ struct Outcome {
   Usage usage;
   bool reasoning_closed = false;
   std::string exact_tool_block;      // kToolCalls: as the model wrote it; empty when unknown
+  bool cut_in_calls = false;         // the transcript ends inside a block
   bool lacks_reasoning_end = false;  // what the transcript still needs to be a closed turn
   bool lacks_end = false;
   GenerationResult generation;
@@ -74,11 +84,14 @@ using AnswerEvent = std::variant<ReuseReport,
                                  ReasoningDelta,
                                  ReasoningClosed,
                                  TextDelta,
-                                 FinishedCalls,
+                                 CallOpened,
+                                 CallArguments,
+                                 CallClosed,
+                                 CallVoided,
                                  TokenInfo,
                                  Outcome>;
 
-// All of an answer, put together.
+// All of an answer, put together: of calls those that were closed.
 struct AnswerRecord {
   std::string reasoning;
   std::string text;
@@ -87,5 +100,7 @@ struct AnswerRecord {
 
   void add(const AnswerEvent& event);
 };
+// The events of a whole call.
+std::vector<AnswerEvent> events_of(const FinishedCall& call);
 
 }  // namespace ds4::server

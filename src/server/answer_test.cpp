@@ -125,6 +125,169 @@ TEST(Answer, GivesNoCallOfAToolThatIsNotOffered) {
   EXPECT_EQ(said.record.text, "Try.");
 }
 
+// --- with a mask ---
+
+std::shared_ptr<const grammar::TokenTrie> byte_trie() {
+  static const auto kTrie = std::make_shared<const grammar::TokenTrie>(*test::byte_tokenizer());
+  return kTrie;
+}
+
+// Plays an answer whose model would like to say `text`, but says what the mask lets through.
+Said say_masked(const std::string& text, AnswerOptions options, std::uint32_t tokens_max = 4000) {
+  static const auto tokenizer = test::byte_tokenizer();
+  options.trie = byte_trie();
+  Answer answer(*tokenizer, std::move(options), [] {});
+  std::vector<TokenId> script = tokenizer->encode_with_special(text);
+  script.push_back(tokenizer->eos());
+  std::vector<float> logits(tokenizer->size());
+  std::size_t at = 0;
+  GenerationResult result;
+  result.reason = EndReason::kLength;
+  while (result.generated_tokens < tokens_max) {
+    std::fill(logits.begin(), logits.end(), 0.0F);
+    logits[static_cast<std::size_t>(script[std::min(at, script.size() - 1)].value())] = 100;
+    GeneratedToken drawn;
+    drawn.token = sample::argmax(logits, answer.choice().allowed);
+    drawn.is_end = drawn.token == tokenizer->eos();
+    ++at;
+    ++result.generated_tokens;
+    const TokenVerdict verdict = answer.on_token(drawn);
+    if (verdict == TokenVerdict::kInsert) answer.insertion();
+    if (verdict == TokenVerdict::kInsert) continue;
+    if (verdict == TokenVerdict::kFinish) result.reason = EndReason::kClient;
+    if (drawn.is_end) result.reason = EndReason::kEndOfTurn;
+    if (verdict == TokenVerdict::kFinish || drawn.is_end) break;
+  }
+  answer.on_finish(result);
+  bool ignored = false;
+  Said said;
+  said.events = answer.take(ignored);
+  for (const AnswerEvent& event : said.events)
+    said.record.add(event);
+  said.outcome = std::get<Outcome>(said.events.back());
+  return said;
+}
+
+chat::AnswerShape json_shape(const std::string& schema) {
+  chat::AnswerShape shape;
+  shape.format = chat::AnswerShape::Format::kJsonSchema;
+  shape.schema = schema;
+  shape.schema_where = "schema";
+  return shape;
+}
+
+constexpr const char* kPoint = R"({"type":"object","properties":{"x":{"type":"integer"},
+    "y":{"type":"integer"}},"required":["x","y"],"additionalProperties":false})";
+
+TEST(Masked, JsonComesAfterTheReasoningAndEndsWhenItIsWhole) {
+  AnswerOptions options = plain(chat::ThinkMode::kHigh);
+  options.grammars = chat::answer_grammars(json_shape(kPoint));
+  const Said said = say_masked("free {thoughts</think>{\"x\": 1, \"y\": 2}and more", options);
+  EXPECT_EQ(said.record.reasoning, "free {thoughts");
+  EXPECT_EQ(said.record.text, "{\"x\": 1, \"y\": 2}");
+  EXPECT_EQ(said.outcome.finish, Finish::kStop);
+}
+
+TEST(Masked, WhateverTheModelWantsTheJsonFits) {
+  AnswerOptions options = plain();
+  options.grammars = chat::answer_grammars(json_shape(kPoint));
+  for (const char* wish : {"", "Sure! Here it is:", "{\"y\": 7, \"x\": \"text\"}", "[1, 2]"}) {
+    const Said said = say_masked(wish, options);
+    SCOPED_TRACE(said.record.text);
+    const Json json = Json::parse(said.record.text, nullptr, false);
+    ASSERT_TRUE(json.is_object());
+    EXPECT_TRUE(json.at("x").is_number_integer());
+    EXPECT_TRUE(json.at("y").is_number_integer());
+  }
+}
+
+TEST(Masked, AStopTextStillEndsTheJson) {
+  AnswerOptions options = plain();
+  options.grammars = chat::answer_grammars(json_shape(kPoint));
+  options.stops = {"\"y\""};
+  const Said said = say_masked("{\"x\": 1, \"y\": 2}", options);
+  EXPECT_EQ(said.record.text, "{\"x\": 1, ");
+  EXPECT_EQ(said.outcome.finish, Finish::kStopText);
+}
+
+constexpr const char* kText = R"({"type":"object","properties":{"a":{"type":"string"},
+    "n":{"type":"integer"}},"required":["a"]})";
+
+AnswerOptions with_tool(bool must_call, const char* parameters = kText) {
+  AnswerOptions options = plain();
+  options.tools = {tool("f", parameters)};
+  chat::AnswerShape shape;
+  shape.must_call = must_call;
+  shape.tools.push_back({.schema = options.tools[0].schema, .is_strict = true, .where = "tools"});
+  options.grammars = chat::answer_grammars(shape);
+  return options;
+}
+
+const std::string kCall =
+    "\n\n<｜DSML｜tool_calls>\n<｜DSML｜invoke name=\"f\">\n<｜DSML｜parameter name=\"a\" "
+    "string=\"true\">x < \"y\"</｜DSML｜parameter>\n</｜DSML｜invoke>\n</｜DSML｜tool_calls>";
+
+TEST(Masked, ARequiredCallComesWhateverTheModelWants) {
+  const Said said = say_masked("I would rather talk.", with_tool(true, kPoint));
+  ASSERT_EQ(said.record.calls.size(), 1U);
+  EXPECT_EQ(said.record.text, "");
+  EXPECT_EQ(said.outcome.finish, Finish::kToolCalls);
+  EXPECT_TRUE(Json::parse(said.record.calls[0].arguments).at("x").is_number_integer());
+}
+
+TEST(Masked, ArgumentsGoOutAsTheyAreWritten) {
+  const Said said = say_masked("Look." + kCall + "never said", with_tool(false));
+  EXPECT_EQ(said.record.text, "Look.");
+  ASSERT_EQ(said.record.calls.size(), 1U);
+  EXPECT_EQ(said.record.calls[0].name, "f");
+  EXPECT_EQ(said.record.calls[0].arguments, R"({"a": "x < \"y\""})");
+  EXPECT_EQ(said.outcome.exact_tool_block, kCall);
+  // Without the mask the same call is held until it is whole.
+  AnswerOptions held = with_tool(false);
+  held.grammars = {};
+  const Said whole = say("Look." + kCall, held);
+  ASSERT_EQ(whole.record.calls.size(), 1U);
+  EXPECT_EQ(whole.record.calls[0].arguments, said.record.calls[0].arguments);
+}
+
+TEST(Masked, JsonValuesGoOutAsTheyAreWritten) {
+  constexpr const char* kList = R"({"type":"object","properties":{"l":{"type":"array","items":
+      {"type":"string"}}},"required":["l"]})";
+  const std::string call =
+      "\n\n<｜DSML｜tool_calls>\n<｜DSML｜invoke name=\"f\">\n<｜DSML｜parameter name=\"l\" "
+      "string=\"false\">[\"a < b\",\"c\"]</｜DSML｜parameter>\n</｜DSML｜invoke>\n"
+      "</｜DSML｜tool_calls>";
+  const Said said = say_masked(call, with_tool(false, kList));
+  ASSERT_EQ(said.record.calls.size(), 1U);
+  EXPECT_EQ(said.record.calls[0].arguments, R"({"l": ["a < b","c"]})");
+  const Said cut = say_masked(call, with_tool(false, kList), 75);
+  std::string shown;
+  for (const AnswerEvent& event : cut.events)
+    if (const auto* piece = std::get_if<CallArguments>(&event)) shown += piece->json;
+  EXPECT_EQ(shown, R"({"l": ["a )");
+}
+
+TEST(Masked, ACallThatIsCutIsVoid) {
+  const Said said = say_masked(kCall, with_tool(false), 71);
+  EXPECT_TRUE(said.record.calls.empty());
+  EXPECT_EQ(said.outcome.finish, Finish::kLength);
+  EXPECT_TRUE(said.outcome.cut_in_calls);
+  std::string shown;
+  bool is_void = false;
+  for (const AnswerEvent& event : said.events) {
+    if (const auto* piece = std::get_if<CallArguments>(&event)) shown += piece->json;
+    is_void = is_void || std::holds_alternative<CallVoided>(event);
+  }
+  EXPECT_EQ(shown, R"({"a": "x)");
+  EXPECT_TRUE(is_void);
+}
+
+TEST(Masked, QuotedMarkupIsFree) {
+  const Said said = say_masked("```\n<｜DSML｜whatever>\n```", with_tool(false));
+  EXPECT_EQ(said.record.text, "```\n<｜DSML｜whatever>\n```");
+  EXPECT_TRUE(said.record.calls.empty());
+}
+
 TEST(Answer, IdsAreUnguessable) {
   EXPECT_EQ(random_id("call_").size(), 5 + 32U);
   EXPECT_NE(random_id("call_"), random_id("call_"));
@@ -140,6 +303,18 @@ struct CorpusCase {
   bool quotes = false;
 };
 
+// Tools that take anything, for every call of the input.
+std::vector<OfferedTool> offered_for(const std::string& input) {
+  std::vector<OfferedTool> tools;
+  for (const bool in_reasoning : {false, true}) {
+    const chat::Response response = chat::parse_response(
+        input, {.starts_in_reasoning = in_reasoning, .tools = {}}, chat::FinishCause::kEndOfTurn);
+    for (const chat::ParsedCall& call : response.calls)
+      tools.push_back(tool(call.name, R"({"type":"object"})"));
+  }
+  return tools;
+}
+
 std::vector<CorpusCase> corpus() {
   std::vector<CorpusCase> cases;
   for (const auto& entry : std::filesystem::directory_iterator("tests/cases/dsml")) {
@@ -152,6 +327,7 @@ std::vector<CorpusCase> corpus() {
     CorpusCase it;
     it.name = entry.path().stem();
     it.input = text.substr(input + 10, events - input - 10);
+    it.options.tools = offered_for(it.input);
     std::istringstream words(text.substr(0, input));
     for (std::string word; words >> word;) {
       if (word == "reasoning") it.options.render.think = chat::ThinkMode::kHigh;

@@ -22,15 +22,20 @@ struct OfferedTool {
   // The Responses protocol's namespaces: the wire name and its namespace, given back in calls.
   std::string wire_name;
   std::string wire_namespace;
-  bool is_custom = false;  // takes text, not JSON: shown as one string parameter `input`
+  bool is_custom = false;     // takes text, not JSON: shown as one string parameter `input`
+  bool is_search = false;     // the Responses protocol's search for further tools
+  bool is_strict = false;     // its schema is understood whole or refused
+  bool may_be_called = true;  // false: shown to the model, but the tool choice leaves it out
+  std::string where = {};     // its parameters' path in the body, for messages
 };
 
-enum class ToolChoice { kAuto, kNone, kRequired, kNamed };
+enum class ToolChoice { kAuto, kNone, kRequired };
 
 enum class FormatKind { kText, kJsonObject, kJsonSchema };
 struct OutputFormat {
   FormatKind kind = FormatKind::kText;
   std::string schema;  // kJsonSchema: JSON text
+  std::string where;   // its path in the body, for messages
 };
 
 struct Ask {
@@ -39,7 +44,6 @@ struct Ask {
   std::vector<chat::Message> messages;
   std::vector<OfferedTool> tools;  // empty with ToolChoice::kNone
   ToolChoice tool_choice = ToolChoice::kAuto;
-  std::string tool_name;  // kNamed
   bool one_call_at_most = false;
   OutputFormat format;
 
@@ -55,7 +59,6 @@ struct Ask {
   bool streams = false;
   bool include_usage = false;   // chat, completions: a last chunk with the usage
   bool shows_reasoning = true;  // responses: summaries were asked for
-  bool echoes_effort = false;
 };
 
 struct AskDefaults {

@@ -75,24 +75,7 @@ void read_tools(const Fields& body, Ask& ask) {
                                         "parameters"));
     }
   }
-  const Json* choice = body.find("tool_choice");
-  if (choice == nullptr) return;
-  if (choice->is_object()) {
-    const Fields fields(*choice, "tool_choice");
-    const Json* function = fields.object("function");
-    ask.tool_choice = ToolChoice::kNamed;
-    ask.tool_name = (function == nullptr ? fields : Fields(*function, "tool_choice.function"))
-                        .text("name")
-                        .value_or("");
-  } else if (*choice == "none") {
-    ask.tools.clear();
-    ask.tool_choice = ToolChoice::kNone;
-  } else if (*choice == "required") {
-    ask.tool_choice = ToolChoice::kRequired;
-  } else if (*choice != "auto") {
-    refuse_field("tool_choice", "expected none, auto, required or a function");
-  }
-  check_tool_choice(ask);
+  read_tool_choice(body, ask);
 }
 
 void refuse_unsupported(const Fields& body) {
@@ -115,9 +98,8 @@ void read_stream_options(const Fields& body, Ask& ask) {
 }
 
 void read_limits(const Fields& body, Ask& ask) {
-  for (const std::string_view name : {"max_tokens", "max_completion_tokens"})
-    if (const auto most = body.integer(name, 1, 1 << 30))
-      ask.tokens_max = static_cast<std::uint32_t>(*most);
+  read_tokens_max(body, "max_tokens", ask);
+  read_tokens_max(body, "max_completion_tokens", ask);
   if (body.flag("logprobs").value_or(false)) ask.top_logprobs = 0;
   if (const auto count = body.integer("top_logprobs", 0, 20)) {
     if (!ask.top_logprobs && *count > 0) refuse_field("top_logprobs", "needs logprobs: true");
@@ -191,9 +173,7 @@ Ask read_chat(std::string_view text, const AskDefaults& defaults) {
   body.refuse_unless("modalities", "[\"text\"]");
   Ask ask;
   ask.protocol = Protocol::kChat;
-  read_model(body, defaults, ask);
-  read_sampling(body, defaults, ask);
-  read_thinking(body, ask);
+  read_settings(body, defaults, ask);
   read_stream_options(body, ask);
   read_tools(body, ask);
   ask.stops = read_stops(body, "stop");
@@ -234,16 +214,14 @@ Ask read_completions(std::string_view text, const AskDefaults& defaults) {
                        "suffix",
                        "user"});
   refuse_unsupported(body);
-  body.refuse_unless("logprobs", "0");
   Ask ask;
   ask.protocol = Protocol::kCompletions;
-  read_model(body, defaults, ask);
-  read_sampling(body, defaults, ask);
-  read_thinking(body, ask);
+  read_settings(body, defaults, ask);
   read_stream_options(body, ask);
+  if (const auto count = body.integer("logprobs", 0, 20))
+    ask.top_logprobs = static_cast<std::uint32_t>(*count);
   ask.stops = read_stops(body, "stop");
-  if (const auto most = body.integer("max_tokens", 1, 1 << 30))
-    ask.tokens_max = static_cast<std::uint32_t>(*most);
+  read_tokens_max(body, "max_tokens", ask);
   const Json* prompt = body.find("prompt");
   if (prompt == nullptr) refuse_field("prompt", "is missing");
   if (prompt->is_array()) {

@@ -47,6 +47,8 @@ const char* protocol_name(Protocol protocol) {
   return "unknown";
 }
 
+namespace {
+
 void read_sampling(const Fields& body, const AskDefaults& defaults, Ask& ask) {
   ask.sampling = defaults.sampling;
   if (const auto value = body.number("temperature", 0, 100))
@@ -63,27 +65,6 @@ void read_sampling(const Fields& body, const AskDefaults& defaults, Ask& ask) {
   ask.streams = body.flag("stream").value_or(false);
 }
 
-std::vector<std::string> read_stops(const Fields& body, std::string_view name) {
-  const Json* value = body.find(name);
-  std::vector<std::string> stops;
-  if (value == nullptr) return stops;
-  const auto add = [&](const Json& stop) {
-    if (!stop.is_string()) refuse_field(body.path_of(name), "expected text or a list of texts");
-    stops.push_back(stop.get<std::string>());
-    if (stops.back().empty() || stops.back().size() > kStopBytesMax)
-      refuse_field(body.path_of(name), fmt::format("a stop text has 1 to {} bytes", kStopBytesMax));
-  };
-  if (value->is_array()) {
-    if (value->size() > kStopsMax)
-      refuse_field(body.path_of(name), fmt::format("at most {} stop texts", kStopsMax));
-    for (const Json& stop : *value)
-      add(stop);
-  } else {
-    add(*value);
-  }
-  return stops;
-}
-
 void read_model(const Fields& body, const AskDefaults& defaults, Ask& ask) {
   ask.model = body.text("model").value_or(defaults.model);
   if (ask.model.size() > kModelBytesMax)
@@ -92,17 +73,6 @@ void read_model(const Fields& body, const AskDefaults& defaults, Ask& ask) {
   if (ask.model == "deepseek-chat") ask.think = chat::ThinkMode::kNone;
   if (ask.model == "deepseek-reasoner" && !chat::is_thinking(ask.think))
     ask.think = chat::ThinkMode::kHigh;
-}
-
-chat::ThinkMode read_effort(const Fields& body, std::string_view name) {
-  const std::string effort = body.text(name).value_or("");
-  const auto mode = chat::find_think_mode(effort);
-  if (!mode)
-    refuse_field(body.path_of(name),
-                 fmt::format("\"{}\" is no effort; expected none, minimal, low, medium, high, "
-                             "xhigh or max",
-                             effort));
-  return *mode;
 }
 
 void read_thinking(const Fields& body, Ask& ask) {
@@ -130,6 +100,51 @@ void read_thinking(const Fields& body, Ask& ask) {
   if (budget) ask.think_tokens_max = static_cast<std::uint32_t>(*budget);
 }
 
+}  // namespace
+
+void read_settings(const Fields& body, const AskDefaults& defaults, Ask& ask) {
+  read_model(body, defaults, ask);
+  read_sampling(body, defaults, ask);
+  read_thinking(body, ask);
+}
+
+void read_tokens_max(const Fields& body, std::string_view name, Ask& ask) {
+  if (const auto most = body.integer(name, 1, kBudgetMax))
+    ask.tokens_max = static_cast<std::uint32_t>(*most);
+}
+
+std::vector<std::string> read_stops(const Fields& body, std::string_view name) {
+  const Json* value = body.find(name);
+  std::vector<std::string> stops;
+  if (value == nullptr) return stops;
+  const auto add = [&](const Json& stop) {
+    if (!stop.is_string()) refuse_field(body.path_of(name), "expected text or a list of texts");
+    stops.push_back(stop.get<std::string>());
+    if (stops.back().empty() || stops.back().size() > kStopBytesMax)
+      refuse_field(body.path_of(name), fmt::format("a stop text has 1 to {} bytes", kStopBytesMax));
+  };
+  if (value->is_array()) {
+    if (value->size() > kStopsMax)
+      refuse_field(body.path_of(name), fmt::format("at most {} stop texts", kStopsMax));
+    for (const Json& stop : *value)
+      add(stop);
+  } else {
+    add(*value);
+  }
+  return stops;
+}
+
+chat::ThinkMode read_effort(const Fields& body, std::string_view name) {
+  const std::string effort = body.text(name).value_or("");
+  const auto mode = chat::find_think_mode(effort);
+  if (!mode)
+    refuse_field(body.path_of(name),
+                 fmt::format("\"{}\" is no effort; expected none, minimal, low, medium, high, "
+                             "xhigh or max",
+                             effort));
+  return *mode;
+}
+
 OfferedTool read_function(const Json& function,
                           const std::string& where,
                           std::string_view parameters_name) {
@@ -147,6 +162,8 @@ OfferedTool read_function(const Json& function,
                              : Json{{"type", "object"}, {"properties", Json::object()}};
   tool.schema.json = dump(schema);
   tool.wire_name = tool.name;
+  tool.is_strict = fields.flag("strict").value_or(false);
+  tool.where = fields.path_of(parameters_name);
   return tool;
 }
 
@@ -209,29 +226,94 @@ void place_system(Ask& ask, const std::vector<std::string>& system_texts) {
   ask.messages = std::move(placed);
 }
 
-void check_tool_choice(const Ask& ask) {
-  if (ask.tool_choice == ToolChoice::kRequired && ask.tools.empty())
-    refuse_field("tool_choice", "a call is required but no tools are offered");
-  if (ask.tool_choice != ToolChoice::kNamed) return;
-  const bool offered =
-      std::any_of(ask.tools.begin(), ask.tools.end(),
-                  [&](const OfferedTool& tool) { return tool.name == ask.tool_name; });
-  if (!offered)
-    refuse_field("tool_choice", fmt::format("\"{}\" is not among the tools", ask.tool_name));
+void drop_tools(Ask& ask) {
+  ask.tools.clear();
+  ask.tool_choice = ToolChoice::kNone;
+}
+
+void require_call(Ask& ask) {
+  if (ask.tools.empty()) refuse_field("tool_choice", "a call is required but no tools are offered");
+  ask.tool_choice = ToolChoice::kRequired;
+}
+
+void allow_tools(const std::vector<std::string>& names, Ask& ask) {
+  for (OfferedTool& tool : ask.tools)
+    tool.may_be_called = false;
+  for (const std::string& name : names) {
+    const auto tool = std::find_if(ask.tools.begin(), ask.tools.end(),
+                                   [&](const OfferedTool& it) { return it.name == name; });
+    if (tool == ask.tools.end())
+      refuse_field("tool_choice", fmt::format("\"{}\" is not among the tools", name));
+    tool->may_be_called = true;
+  }
+}
+
+namespace {
+
+// The name in {"type": "function", "name": N} or {"type": "function", "function": {"name": N}}.
+std::string chosen_name(const Json& choice, const std::string& where) {
+  const Fields fields(choice, where);
+  const std::string type = fields.text("type").value_or("function");
+  if (type != "function" && type != "custom")
+    refuse_field(fields.path_of("type"), "expected function, custom or allowed_tools");
+  const Json* inner = fields.object(type);
+  const std::string name =
+      (inner == nullptr ? fields : Fields(*inner, fields.path_of(type))).text("name").value_or("");
+  return fields.text("namespace").value_or("") + name;
+}
+
+void read_allowed_tools(const Fields& choice, Ask& ask) {
+  const Json* inner = choice.object("allowed_tools");
+  const Fields allowed = inner == nullptr ? choice : Fields(*inner, "tool_choice.allowed_tools");
+  const Json* tools = allowed.list("tools");
+  if (tools == nullptr || tools->empty())
+    refuse_field(allowed.path_of("tools"), "is missing or empty");
+  std::vector<std::string> names;
+  for (const Json& tool : *tools)
+    names.push_back(chosen_name(tool, allowed.path_of("tools")));
+  allow_tools(names, ask);
+  const std::string mode = allowed.text("mode").value_or("auto");
+  if (mode == "required") {
+    require_call(ask);
+  } else if (mode != "auto") {
+    refuse_field(allowed.path_of("mode"), "expected auto or required");
+  }
+}
+
+}  // namespace
+
+void read_tool_choice(const Fields& body, Ask& ask) {
+  const Json* choice = body.find("tool_choice");
+  if (choice == nullptr || *choice == "auto") return;
+  if (choice->is_object()) {
+    const Fields fields(*choice, "tool_choice");
+    if (fields.text("type").value_or("") == "allowed_tools") return read_allowed_tools(fields, ask);
+    allow_tools({chosen_name(*choice, "tool_choice")}, ask);
+    require_call(ask);
+  } else if (*choice == "none") {
+    drop_tools(ask);
+  } else if (*choice == "required") {
+    require_call(ask);
+  } else {
+    refuse_field("tool_choice", "expected none, auto, required or a tool");
+  }
 }
 
 OutputFormat read_format(const Json& format, const std::string& where, SchemaPlace place) {
   const Fields fields(format, where);
   const std::string type = fields.text("type").value_or("");
   if (type == "text") return {};
-  if (type == "json_object") return {.kind = FormatKind::kJsonObject, .schema = {}};
+  if (type == "json_object") return {.kind = FormatKind::kJsonObject, .schema = {}, .where = where};
   if (type != "json_schema")
     refuse_field(fields.path_of("type"), "expected text, json_object or json_schema");
   const Json* holder = place == SchemaPlace::kMember ? fields.object("json_schema") : &format;
   if (holder == nullptr) refuse_field(fields.path_of("json_schema"), "is missing");
-  const Json* schema = Fields(*holder, fields.path_of("json_schema")).object("schema");
-  if (schema == nullptr) refuse_field(fields.path_of("schema"), "is missing");
-  return {.kind = FormatKind::kJsonSchema, .schema = dump(*schema)};
+  const Fields inner(*holder,
+                     place == SchemaPlace::kMember ? fields.path_of("json_schema") : where);
+  const Json* schema = inner.object("schema");
+  if (schema == nullptr) refuse_field(inner.path_of("schema"), "is missing");
+  return {
+      .kind = FormatKind::kJsonSchema, .schema = dump(*schema), .where = inner.path_of("schema")};
 }
 
 }  // namespace ds4::server

@@ -8,17 +8,16 @@
 // What the readers of several protocols share.  Errors as in json_read.h.
 namespace ds4::server {
 
-// temperature, top_p, top_k, min_p, seed, stream.
-void read_sampling(const Fields& body, const AskDefaults& defaults, Ask& ask);
+// What every protocol has: the model with the thinking defaults that its aliases stand for;
+// temperature, top_p, top_k, min_p, seed, stream; `thinking` as an object {type, budget_tokens} or
+// a flag, `think`, `reasoning_effort`, `thinking_budget`, `chat_template_kwargs`.
+void read_settings(const Fields& body, const AskDefaults& defaults, Ask& ask);
+// The answer's length limit under that name; nothing when it is absent.
+void read_tokens_max(const Fields& body, std::string_view name, Ask& ask);
 // A string or a list of at most 16 of them; empty ones are refused.
 std::vector<std::string> read_stops(const Fields& body, std::string_view name);
-// `name` and the thinking defaults that its aliases stand for.
-void read_model(const Fields& body, const AskDefaults& defaults, Ask& ask);
 // reasoning effort names.
 chat::ThinkMode read_effort(const Fields& body, std::string_view name);
-// `thinking` as an object {type, budget_tokens} or a flag, `think`, `reasoning_effort`,
-// `thinking_budget`, `chat_template_kwargs`.
-void read_thinking(const Fields& body, Ask& ask);
 
 // A function object {name, description, parameters} under `where` as a tool; `parameters` may be
 // called otherwise.
@@ -34,8 +33,15 @@ std::string read_text_content(const Json& content,
 // Puts the tools and the system texts where the model expects them: one message before all others,
 // the tools first.  System messages that come later become the user's.
 void place_system(Ask& ask, const std::vector<std::string>& system_texts);
-// Throws when the tool choice names no tool that is offered, or requires one where none is.
-void check_tool_choice(const Ask& ask);
+// OpenAI's `tool_choice`: none, auto, required, one function or custom tool, or a list of those
+// that may be called.
+void read_tool_choice(const Fields& body, Ask& ask);
+// Leaves only the named tools to be called.  Throws when one is not offered.
+void allow_tools(const std::vector<std::string>& names, Ask& ask);
+// From here on a call must come.  Throws when no tool is offered.
+void require_call(Ask& ask);
+// No tool is offered.
+void drop_tools(Ask& ask);
 // A response format object {type: text | json_object | json_schema, ...}.  `schema_inside` tells
 // whether the schema stands in its member `json_schema` (chat) or in the object itself (responses).
 enum class SchemaPlace { kMember, kInline };

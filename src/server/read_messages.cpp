@@ -129,17 +129,15 @@ void read_tools(const Fields& body, Ask& ask) {
   const std::string type = fields.text("type").value_or("auto");
   ask.one_call_at_most = fields.flag("disable_parallel_tool_use").value_or(false);
   if (type == "none") {
-    ask.tools.clear();
-    ask.tool_choice = ToolChoice::kNone;
+    drop_tools(ask);
   } else if (type == "any") {
-    ask.tool_choice = ToolChoice::kRequired;
+    require_call(ask);
   } else if (type == "tool") {
-    ask.tool_choice = ToolChoice::kNamed;
-    ask.tool_name = fields.text("name").value_or("");
+    allow_tools({fields.text("name").value_or("")}, ask);
+    require_call(ask);
   } else if (type != "auto") {
     refuse_field("tool_choice.type", "expected auto, any, tool or none");
   }
-  check_tool_choice(ask);
 }
 
 void read_output_config(const Fields& body, Ask& ask) {
@@ -183,14 +181,11 @@ Ask read_body(const Json& json, const AskDefaults& defaults) {
                        "betas"});
   Ask ask;
   ask.protocol = Protocol::kMessages;
-  read_model(body, defaults, ask);
-  read_sampling(body, defaults, ask);
-  read_thinking(body, ask);
+  read_settings(body, defaults, ask);
   read_output_config(body, ask);
   read_tools(body, ask);
   ask.stops = read_stops(body, "stop_sequences");
-  if (const auto most = body.integer("max_tokens", 1, 1 << 30))
-    ask.tokens_max = static_cast<std::uint32_t>(*most);
+  read_tokens_max(body, "max_tokens", ask);
   read_turns(body, ask);
   const Json* system = body.find("system");
   place_system(ask, system == nullptr ? std::vector<std::string>{} : read_system(*system));

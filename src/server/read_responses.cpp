@@ -13,6 +13,60 @@ namespace {
 const std::initializer_list<std::string_view> kTextTypes = {"input_text", "output_text", "text",
                                                             "refusal"};
 
+OfferedTool custom_tool(const Fields& fields, const std::string& where) {
+  const Json function = {{"name", fields.text("name").value_or("")},
+                         {"description", fields.text("description").value_or("")},
+                         {"parameters",
+                          {{"type", "object"},
+                           {"properties", {{"input", {{"type", "string"}}}}},
+                           {"required", {"input"}}}}};
+  OfferedTool tool = read_function(function, where, "parameters");
+  tool.is_custom = true;
+  return tool;
+}
+
+// The client's own search for tools that it has not offered yet.
+OfferedTool search_tool(const Json& json, const std::string& where) {
+  if (Fields(json, where).text("execution").value_or("client") != "client")
+    refuse_field(where + ".execution", "only searches by the client are supported");
+  Json function = json;
+  function["name"] = "tool_search";
+  OfferedTool tool = read_function(function, where, "parameters");
+  tool.is_search = true;
+  return tool;
+}
+
+void read_tool(const Json& json, const std::string& where, const std::string& space, Ask& ask) {
+  const Fields fields(json, where);
+  const std::string type = fields.text("type").value_or("function");
+  if (type == "namespace") {
+    const Json* tools = fields.list("tools");
+    std::size_t index = 0;
+    const std::string name = fields.text("name").value_or("");
+    if (tools == nullptr) return;
+    for (const Json& tool : *tools)
+      read_tool(tool, fmt::format("{}.tools[{}]", where, index++), name, ask);
+  } else if (type == "function") {
+    OfferedTool tool = read_function(json, where, "parameters");
+    if (!space.empty()) {
+      // The model sees one flat name.
+      Json schema = Json::parse(tool.schema.json);
+      tool.wire_namespace = space;
+      tool.name = space + tool.wire_name;
+      schema["name"] = tool.name;
+      tool.schema.json = dump(schema);
+    }
+    ask.tools.push_back(std::move(tool));
+  } else if (type == "custom") {
+    ask.tools.push_back(custom_tool(fields, where));
+  } else if (type == "tool_search") {
+    ask.tools.push_back(search_tool(json, where));
+  } else if (type != "web_search" && type != "web_search_preview") {
+    // Web search is offered by clients whether or not the server has it; the model is not told.
+    refuse_field(where + ".type", fmt::format("\"{}\" tools are not available here", type));
+  }
+}
+
 // Turns a flat list of items into messages: an assistant's reasoning, text and calls that follow
 // each other are one turn.
 class ItemReader {
@@ -41,10 +95,15 @@ class ItemReader {
     } else if (type == "local_shell_call") {
       const Json* action = fields.object("action");
       add_call(fields, "local_shell", action == nullptr ? "{}" : dump(*action));
+    } else if (type == "tool_search_call") {
+      const Json* arguments = fields.find("arguments");
+      add_call(fields, "tool_search", arguments == nullptr ? "{}" : dump(*arguments));
+    } else if (type == "tool_search_output") {
+      read_found_tools(fields, where);
     } else if (type == "function_call_output" || type == "custom_tool_call_output" ||
                type == "local_shell_call_output") {
       read_output(fields, where);
-    } else if (type != "compaction" && type != "context_compaction") {
+    } else if (type != "compaction" && type != "context_compaction" && type != "web_search_call") {
       refuse_field(where + ".type", fmt::format("items of type \"{}\" are not supported", type));
     }
   }
@@ -105,15 +164,31 @@ class ItemReader {
     known_ids_.push_back(assistant().tool_calls.back().id);
   }
   void read_output(const Fields& fields, const std::string& where) {
+    const Json* output = fields.find("output");
+    add_result(fields, where,
+               output == nullptr ? "" : read_text_content(*output, where + ".output", kTextTypes));
+  }
+  // Tools that a search found are on offer from now on; the model is told their names.
+  void read_found_tools(const Fields& fields, const std::string& where) {
+    const std::size_t before = ask_.tools.size();
+    if (const Json* tools = fields.list("tools")) {
+      std::size_t index = 0;
+      for (const Json& tool : *tools)
+        read_tool(tool, fmt::format("{}.tools[{}]", where, index++), "", ask_);
+    }
+    std::string found = "Tools found:";
+    for (std::size_t i = before; i < ask_.tools.size(); ++i)
+      found += " " + ask_.tools[i].name;
+    add_result(fields, where, ask_.tools.size() == before ? "No tools found." : found);
+  }
+  void add_result(const Fields& fields, const std::string& where, std::string text) {
     flush();
     const std::string id = fields.text("call_id").value_or("");
     if (std::find(known_ids_.begin(), known_ids_.end(), id) == known_ids_.end()) {
       refuse_field(where + ".call_id",
                    fmt::format("no call \"{}\" stands before it: replay the full history", id));
     }
-    const Json* output = fields.find("output");
-    ask_.messages.push_back(chat::tool_message(
-        id, output == nullptr ? "" : read_text_content(*output, where + ".output", kTextTypes)));
+    ask_.messages.push_back(chat::tool_message(id, std::move(text)));
   }
 
   Ask& ask_;
@@ -122,67 +197,13 @@ class ItemReader {
   std::vector<std::string> known_ids_;
 };
 
-OfferedTool custom_tool(const Fields& fields, const std::string& where) {
-  const Json function = {{"name", fields.text("name").value_or("")},
-                         {"description", fields.text("description").value_or("")},
-                         {"parameters",
-                          {{"type", "object"},
-                           {"properties", {{"input", {{"type", "string"}}}}},
-                           {"required", {"input"}}}}};
-  OfferedTool tool = read_function(function, where, "parameters");
-  tool.is_custom = true;
-  return tool;
-}
-
-void read_tool(const Json& json, const std::string& where, const std::string& space, Ask& ask) {
-  const Fields fields(json, where);
-  const std::string type = fields.text("type").value_or("function");
-  if (type == "namespace") {
-    const Json* tools = fields.list("tools");
-    std::size_t index = 0;
-    const std::string name = fields.text("name").value_or("");
-    if (tools == nullptr) return;
-    for (const Json& tool : *tools)
-      read_tool(tool, fmt::format("{}.tools[{}]", where, index++), name, ask);
-  } else if (type == "function") {
-    OfferedTool tool = read_function(json, where, "parameters");
-    if (!space.empty()) {
-      // The model sees one flat name.
-      Json schema = Json::parse(tool.schema.json);
-      tool.wire_namespace = space;
-      tool.name = space + tool.wire_name;
-      schema["name"] = tool.name;
-      tool.schema.json = dump(schema);
-    }
-    ask.tools.push_back(std::move(tool));
-  } else if (type == "custom") {
-    ask.tools.push_back(custom_tool(fields, where));
-  } else if (type != "web_search" && type != "web_search_preview") {
-    // Web search is offered by clients whether or not the server has it; the model is not told.
-    refuse_field(where + ".type", fmt::format("\"{}\" tools are not available here", type));
-  }
-}
-
 void read_tools(const Fields& body, Ask& ask) {
   if (const Json* tools = body.list("tools")) {
     std::size_t index = 0;
     for (const Json& tool : *tools)
       read_tool(tool, fmt::format("tools[{}]", index++), "", ask);
   }
-  const Json* choice = body.find("tool_choice");
-  if (choice == nullptr) return;
-  if (choice->is_object()) {
-    ask.tool_choice = ToolChoice::kNamed;
-    ask.tool_name = Fields(*choice, "tool_choice").text("name").value_or("");
-  } else if (*choice == "none") {
-    ask.tools.clear();
-    ask.tool_choice = ToolChoice::kNone;
-  } else if (*choice == "required") {
-    ask.tool_choice = ToolChoice::kRequired;
-  } else if (*choice != "auto") {
-    refuse_field("tool_choice", "expected none, auto, required or a function");
-  }
-  check_tool_choice(ask);
+  read_tool_choice(body, ask);
 }
 
 void read_reasoning_options(const Fields& body, Ask& ask) {
@@ -197,6 +218,26 @@ void read_reasoning_options(const Fields& body, Ask& ask) {
   if (summary != "auto" && summary != "concise" && summary != "detailed" && summary != "none")
     refuse_field("reasoning.summary", "expected auto, concise, detailed or none");
   ask.shows_reasoning = summary != "none";
+}
+
+// Whatever belongs to tools that this server does not have is never there to be included.
+void read_includes(const Fields& body, Ask& ask) {
+  constexpr std::string_view kKnown[] = {
+      "reasoning.encrypted_content",    "message.input_image.image_url",
+      "file_search_call.results",       "computer_call_output.output.image_url",
+      "code_interpreter_call.outputs",  "web_search_call.results",
+      "web_search_call.action.sources", "message.output_text.logprobs"};
+  if (const auto count = body.integer("top_logprobs", 0, 20); count && *count > 0)
+    ask.top_logprobs = static_cast<std::uint32_t>(*count);
+  const Json* includes = body.list("include");
+  if (includes == nullptr) return;
+  for (const Json& include : *includes) {
+    const auto* known = std::find_if(std::begin(kKnown), std::end(kKnown),
+                                     [&](std::string_view name) { return include == name; });
+    if (known == std::end(kKnown))
+      refuse_field("include", fmt::format("{} is not known", dump(include)));
+    if (*known == "message.output_text.logprobs") ask.top_logprobs = ask.top_logprobs.value_or(0);
+  }
 }
 
 void read_input(const Fields& body, Ask& ask) {
@@ -263,19 +304,16 @@ Ask read_responses(std::string_view text, const AskDefaults& defaults) {
   }
   body.refuse_unless("truncation", "\"disabled\"");
   body.refuse_unless("background", "false");
-  body.refuse_unless("top_logprobs", "0");
   body.refuse_unless("max_tool_calls", "null");
   body.refuse_unless("prompt", "null");
   Ask ask;
   ask.protocol = Protocol::kResponses;
-  read_model(body, defaults, ask);
-  read_sampling(body, defaults, ask);
-  read_thinking(body, ask);
+  read_settings(body, defaults, ask);
   read_reasoning_options(body, ask);
+  read_includes(body, ask);
   read_tools(body, ask);
   ask.one_call_at_most = !body.flag("parallel_tool_calls").value_or(true);
-  if (const auto most = body.integer("max_output_tokens", 1, 1 << 30))
-    ask.tokens_max = static_cast<std::uint32_t>(*most);
+  read_tokens_max(body, "max_output_tokens", ask);
   if (const Json* format_holder = body.object("text")) {
     const Fields fields(*format_holder, "text");
     fields.refuse_unknown({"format", "verbosity"});

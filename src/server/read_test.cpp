@@ -177,6 +177,81 @@ TEST(ReadResponses, TakesItemsAndRefusesServerState) {
               HasSubstr("not supported"));
 }
 
+// Which tools may be called, after a choice; "!" in front when one must be.
+std::string callable(const Ask& ask) {
+  std::string names = ask.tool_choice == ToolChoice::kRequired ? "!" : "";
+  for (const OfferedTool& tool : ask.tools)
+    if (tool.may_be_called) names += tool.name;
+  return names;
+}
+
+TEST(ReadToolChoice, OfEveryProtocol) {
+  const auto chat =
+      [](const std::string& choice) {
+        return callable(read_chat(R"({"messages":[{"role":"user","content":"x"}],"tools":[
+        {"type":"function","function":{"name":"a"}},{"type":"function","function":{"name":"b"}}],
+        "tool_choice":)" + choice + "}",
+                                  kDefaults));
+      };
+  EXPECT_EQ(chat("\"auto\""), "ab");
+  EXPECT_EQ(chat("\"none\""), "");
+  EXPECT_EQ(chat("\"required\""), "!ab");
+  EXPECT_EQ(chat(R"({"type":"function","function":{"name":"b"}})"), "!b");
+  EXPECT_EQ(chat(R"({"type":"allowed_tools","allowed_tools":{"mode":"auto","tools":
+      [{"type":"function","function":{"name":"a"}}]}})"),
+            "a");
+  const auto responses = [](const std::string& choice) {
+    return callable(read_responses(R"({"input":"x","tools":[{"type":"function","name":"a"},
+        {"type":"custom","name":"b"}],"tool_choice":)" +
+                                       choice + "}",
+                                   kDefaults));
+  };
+  EXPECT_EQ(responses("\"required\""), "!ab");
+  EXPECT_EQ(responses(R"({"type":"function","name":"a"})"), "!a");
+  EXPECT_EQ(responses(R"({"type":"custom","name":"b"})"), "!b");
+  EXPECT_EQ(responses(R"({"type":"allowed_tools","mode":"required","tools":
+      [{"type":"function","name":"a"}]})"),
+            "!a");
+  const auto messages = [](const std::string& choice) {
+    return callable(read_messages(R"({"max_tokens":1,"messages":[{"role":"user","content":"x"}],
+        "tools":[{"name":"a","input_schema":{}},{"name":"b","input_schema":{}}],"tool_choice":)" +
+                                      choice + "}",
+                                  kDefaults));
+  };
+  EXPECT_EQ(messages(R"({"type":"any"})"), "!ab");
+  EXPECT_EQ(messages(R"({"type":"tool","name":"a"})"), "!a");
+  EXPECT_EQ(messages(R"({"type":"none"})"), "");
+}
+
+TEST(ReadFormat, NamesTheSchemasPlace) {
+  const Ask chat = read_chat(R"({"messages":[{"role":"user","content":"x"}],"response_format":
+      {"type":"json_schema","json_schema":{"name":"n","schema":{"type":"null"}}}})",
+                             kDefaults);
+  EXPECT_EQ(chat.format.where, "response_format.json_schema.schema");
+  EXPECT_EQ(chat.format.schema, R"({"type":"null"})");
+  const Ask responses = read_responses(
+      R"({"input":"x","text":{"format":{"type":"json_schema","schema":{}}}})", kDefaults);
+  EXPECT_EQ(responses.format.where, "text.format.schema");
+  EXPECT_EQ(read_chat(R"({"messages":[{"role":"user","content":"x"}],
+      "response_format":{"type":"json_object"}})",
+                      kDefaults)
+                .format.kind,
+            FormatKind::kJsonObject);
+}
+
+TEST(ReadResponses, FoundToolsAreOnOffer) {
+  const Ask ask = read_responses(R"({"input":[
+      {"role":"user","content":"x"},
+      {"type":"tool_search_call","call_id":"s1","arguments":{"query":"q"}},
+      {"type":"tool_search_output","call_id":"s1","tools":[{"type":"function","name":"found"}]}],
+      "tools":[{"type":"tool_search","execution":"client","description":"d"}]})",
+                                 kDefaults);
+  ASSERT_EQ(ask.tools.size(), 2U);
+  EXPECT_TRUE(ask.tools[0].is_search);
+  EXPECT_EQ(ask.tools[1].name, "found");
+  EXPECT_EQ(ask.messages.back().content, "Tools found: found");
+}
+
 TEST(ReadCompletions, TakesOnePrompt) {
   const Ask ask = read_completions(R"({"prompt":["one"],"max_tokens":3})", kDefaults);
   EXPECT_EQ(ask.messages.back().content, "one");

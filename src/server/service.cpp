@@ -56,6 +56,7 @@ Service::Service(Scheduler& scheduler,
       access_(options_.access),
       metrics_(options_.model_name),
       replay_(options_.replay_ids_max, kReplayBytesMax),
+      grammars_(std::make_shared<const grammar::TokenTrie>(tokenizer)),
       connections_([] { return std::size_t{0}; }),
       workers_(kWorkerCount, kWaitingMax, options_.log) {
   if (!options_.trace.empty())
@@ -206,7 +207,8 @@ std::string Service::model_json() const {
                  {"is_moderated", false}}},
                {"supported_parameters",
                 {"tools", "tool_choice", "max_tokens", "temperature", "top_p", "top_k", "min_p",
-                 "stop", "seed", "stream", "reasoning_effort", "logprobs", "top_logprobs"}}});
+                 "stop", "seed", "stream", "reasoning_effort", "logprobs", "top_logprobs",
+                 "response_format", "structured_outputs"}}});
 }
 
 void Service::models(Exchange& exchange) {
@@ -250,16 +252,6 @@ std::string Service::name_space_of(const HttpRequest& request) const {
 
 void Service::prepare_answer(const std::shared_ptr<Exchange>& exchange, Protocol protocol) {
   Ask ask = read(protocol, exchange->request().body);
-  if (ask.format.kind != FormatKind::kText) {
-    throw Error(ErrorCode::kInvalidArgument,
-                protocol == Protocol::kChat
-                    ? "response_format: only text is supported by this server"
-                    : "format: only text is supported by this server");
-  }
-  if (ask.tool_choice == ToolChoice::kRequired || ask.tool_choice == ToolChoice::kNamed) {
-    throw Error(ErrorCode::kInvalidArgument,
-                "tool_choice: only auto and none are supported by this server");
-  }
   if (const ApiKey* key = access_.key_of(exchange->request())) ask.priority = key->priority;
   const auto serving = std::make_shared<Serving>(*this, exchange, std::move(ask),
                                                  name_space_of(exchange->request()));

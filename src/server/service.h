@@ -12,6 +12,7 @@
 #include "server/access.h"
 #include "server/ask.h"
 #include "server/exchange.h"
+#include "server/grammar_cache.h"
 #include "server/metrics.h"
 #include "server/replay_memory.h"
 #include "server/trace.h"
@@ -82,6 +83,7 @@ class Service final : public Handler {
   const Access access_;
   Metrics metrics_;
   ReplayMemory replay_;
+  GrammarCache grammars_;
   std::unique_ptr<Trace> trace_;
   std::function<std::size_t()> connections_;
   std::atomic<bool> draining_{false};

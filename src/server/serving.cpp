@@ -48,6 +48,7 @@ Service::Serving::Serving(Service& service,
 }
 
 std::optional<Failure> Service::Serving::prepare() {
+  grammars_ = service_.grammars_.of(ask_);
   const bool has_calls =
       std::any_of(ask_.messages.begin(), ask_.messages.end(),
                   [](const chat::Message& message) { return !message.tool_calls.empty(); });
@@ -83,6 +84,8 @@ AnswerOptions Service::Serving::answer_options() const {
   options.top_logprobs = ask_.top_logprobs;
   options.one_call_at_most = ask_.one_call_at_most;
   options.call_id_prefix = call_prefix(ask_.protocol);
+  options.grammars = grammars_;
+  options.trie = service_.grammars_.trie();
   return options;
 }
 
@@ -146,7 +149,7 @@ void Service::Serving::take(const AnswerEvent& event, std::string& out) {
   if (const auto* report = std::get_if<ReuseReport>(&event)) reuse_ = *report;
   const bool is_token = std::holds_alternative<TextDelta>(event) ||
                         std::holds_alternative<ReasoningDelta>(event) ||
-                        std::holds_alternative<FinishedCalls>(event);
+                        std::holds_alternative<CallOpened>(event);
   if (is_token && !has_first_token_) {
     has_first_token_ = true;
     service_.metrics_.count_first_token(
@@ -176,9 +179,9 @@ std::string Service::Serving::visible_key(std::vector<chat::Message> messages,
 
 void Service::Serving::remember(const Outcome& outcome) {
   if (outcome.finish == Finish::kError || outcome.finish == Finish::kCancelled ||
-      outcome.finish == Finish::kStopText)
+      outcome.finish == Finish::kStopText || outcome.cut_in_calls)
     return;
-  if (!record_.calls.empty() && service_.options_.replays_exactly) {
+  if (!outcome.exact_tool_block.empty() && service_.options_.replays_exactly) {
     std::vector<std::string> ids;
     for (const FinishedCall& call : record_.calls)
       ids.push_back(call.id);

@@ -48,6 +48,7 @@ class Service::Serving : public std::enable_shared_from_this<Service::Serving> {
   const std::chrono::steady_clock::time_point arrived_;
   std::unique_ptr<Writer> writer_;
   GenerationRequest request_;  // until start()
+  chat::AnswerGrammars grammars_;
   AnswerRecord record_;
   ReuseReport reuse_;
   std::string key_;  // of the prompt

@@ -7,6 +7,7 @@
 #include "server/answer.h"
 #include "server/errors.h"
 #include "server/json_read.h"
+#include "server/write_common.h"
 #include "server/writer.h"
 
 namespace ds4::server {
@@ -39,35 +40,20 @@ Json usage_json(const Usage& usage) {
           {"completion_tokens_details", {{"reasoning_tokens", usage.reasoning_tokens}}}};
 }
 
-Json alternative_json(const TokenAlternative& token) {
-  Json bytes = Json::array();
-  for (const char byte : token.bytes)
-    bytes.push_back(static_cast<unsigned char>(byte));
-  return {{"token", to_valid_utf8(token.bytes)}, {"logprob", token.logprob}, {"bytes", bytes}};
-}
-
-Json token_json(const TokenInfo& token) {
-  Json json = alternative_json(token.chosen);
-  Json top = Json::array();
-  for (const TokenAlternative& other : token.top)
-    top.push_back(alternative_json(other));
-  json["top_logprobs"] = std::move(top);
-  return json;
-}
-
-Json call_json(const Ask& ask, const FinishedCall& call) {
-  const OfferedTool* tool = find_tool(ask, call.name);
+Json call_json(const Ask& ask,
+               const std::string& id,
+               const std::string& name,
+               const std::string& arguments) {
+  const OfferedTool* tool = find_tool(ask, name);
   return {
-      {"id", call.id},
+      {"id", id},
       {"type", "function"},
-      {"function",
-       {{"name", tool == nullptr ? call.name : tool->wire_name}, {"arguments", call.arguments}}}};
+      {"function", {{"name", tool == nullptr ? name : tool->wire_name}, {"arguments", arguments}}}};
 }
 
 void add_error(Protocol protocol, const Outcome& outcome, std::string& out) {
-  const Error error(outcome.finish == Finish::kCancelled ? ErrorCode::kCancelled : outcome.error,
-                    outcome.message.empty() ? "the answer was cancelled" : outcome.message);
-  out += "event: error\ndata: " + error_body(protocol, failure_of(error)) + "\n\n";
+  const Failure failure = failure_of(failure_of_outcome(outcome));
+  out += "event: error\ndata: " + error_body(protocol, failure) + "\n\n";
 }
 
 class ChatWriter final : public Writer {
@@ -90,8 +76,13 @@ class ChatWriter final : public Writer {
       logprobs_ = Json{{"content", Json::array({token_json(*token)})}};
       chunk({{"content", ""}}, nullptr, out);
       logprobs_ = nullptr;
-    } else if (const auto* finished = std::get_if<FinishedCalls>(&event)) {
-      add_calls(*finished, out);
+    } else if (const auto* call = std::get_if<CallOpened>(&event)) {
+      Json head = {{"index", ++calls_ - 1}};
+      head.update(call_json(ask_, call->id, call->name, ""));
+      chunk({{"tool_calls", Json::array({std::move(head)})}}, nullptr, out);
+    } else if (const auto* piece = std::get_if<CallArguments>(&event)) {
+      Json rest = {{"index", calls_ - 1}, {"function", {{"arguments", piece->json}}}};
+      chunk({{"tool_calls", Json::array({std::move(rest)})}}, nullptr, out);
     } else if (const auto* outcome = std::get_if<Outcome>(&event)) {
       add_end(*outcome, out);
     }
@@ -106,7 +97,7 @@ class ChatWriter final : public Writer {
       if (record.text.empty()) message["content"] = nullptr;
       Json calls = Json::array();
       for (const FinishedCall& call : record.calls)
-        calls.push_back(call_json(ask_, call));
+        calls.push_back(call_json(ask_, call.id, call.name, call.arguments));
       message["tool_calls"] = std::move(calls);
     }
     Json logprobs = nullptr;
@@ -143,20 +134,8 @@ class ChatWriter final : public Writer {
     choice["finish_reason"] = std::move(finish);
     frame(Json::array({std::move(choice)}), nullptr, out);
   }
-  void add_calls(const FinishedCalls& finished, std::string& out) {
-    for (const FinishedCall& call : finished.calls) {
-      Json head = {{"index", calls_}};
-      head.update(call_json(ask_, call));
-      head["function"]["arguments"] = "";
-      chunk({{"tool_calls", Json::array({std::move(head)})}}, nullptr, out);
-      Json rest = {{"index", calls_}, {"function", {{"arguments", call.arguments}}}};
-      chunk({{"tool_calls", Json::array({std::move(rest)})}}, nullptr, out);
-      ++calls_;
-    }
-  }
   void add_end(const Outcome& outcome, std::string& out) {
-    if (outcome.finish == Finish::kError || outcome.finish == Finish::kCancelled)
-      return add_error(Protocol::kChat, outcome, out);
+    if (is_failure(outcome)) return add_error(Protocol::kChat, outcome, out);
     chunk(Json::object(), finish_name(outcome.finish), out);
     if (ask_.include_usage) frame(Json::array(), usage_json(outcome.usage), out);
     out += "data: [DONE]\n\n";
@@ -166,7 +145,7 @@ class ChatWriter final : public Writer {
   std::int64_t created_s_;
   std::string id_;
   Json logprobs_ = nullptr;
-  std::size_t calls_ = 0;
+  std::size_t calls_ = 0;  // opened so far
 };
 
 class CompletionsWriter final : public Writer {
@@ -179,11 +158,12 @@ class CompletionsWriter final : public Writer {
   void begin(std::string&) override {}
   void add(const AnswerEvent& event, std::string& out) override {
     if (const auto* text = std::get_if<TextDelta>(&event)) {
-      frame(text->text, nullptr, out);
+      frame(text->text, nullptr, {}, out);
+    } else if (const auto* token = std::get_if<TokenInfo>(&event)) {
+      frame("", nullptr, {*token}, out);
     } else if (const auto* outcome = std::get_if<Outcome>(&event)) {
-      if (outcome->finish == Finish::kError || outcome->finish == Finish::kCancelled)
-        return add_error(Protocol::kCompletions, *outcome, out);
-      frame("", finish_name(outcome->finish), out);
+      if (is_failure(*outcome)) return add_error(Protocol::kCompletions, *outcome, out);
+      frame("", finish_name(outcome->finish), {}, out);
       if (ask_.include_usage) {
         Json json = head(Json::array());
         json["usage"] = usage_json(outcome->usage);
@@ -195,7 +175,9 @@ class CompletionsWriter final : public Writer {
   void keep_alive(std::string& out) override { out += ": waiting\n\n"; }
 
   std::string whole(const AnswerRecord& record, const Outcome& outcome) override {
-    Json json = head(Json::array({choice(record.text, finish_name(outcome.finish))}));
+    std::size_t offset = 0;
+    Json json = head(Json::array(
+        {choice(record.text, finish_name(outcome.finish), logprobs_json(record.tokens, offset))}));
     json["usage"] = usage_json(outcome.usage);
     return dump(json);
   }
@@ -208,12 +190,37 @@ class CompletionsWriter final : public Writer {
             {"model", ask_.model},
             {"choices", std::move(choices)}};
   }
-  static Json choice(const std::string& text, Json finish) {
-    return {
-        {"text", text}, {"index", 0}, {"logprobs", nullptr}, {"finish_reason", std::move(finish)}};
+  static Json choice(const std::string& text, Json finish, Json logprobs) {
+    return {{"text", text},
+            {"index", 0},
+            {"logprobs", std::move(logprobs)},
+            {"finish_reason", std::move(finish)}};
   }
-  void frame(const std::string& text, Json finish, std::string& out) const {
-    Json json = head(Json::array({choice(text, std::move(finish))}));
+  // The legacy form: lists side by side, offsets counted in bytes of the text.
+  Json logprobs_json(const std::vector<TokenInfo>& tokens, std::size_t& offset) const {
+    if (!ask_.top_logprobs || tokens.empty()) return nullptr;
+    Json json = {{"tokens", Json::array()},
+                 {"token_logprobs", Json::array()},
+                 {"top_logprobs", Json::array()},
+                 {"text_offset", Json::array()}};
+    for (const TokenInfo& token : tokens) {
+      Json top = Json::object();
+      for (const TokenAlternative& other : token.top)
+        top[to_valid_utf8(other.bytes)] = other.logprob;
+      json["tokens"].push_back(to_valid_utf8(token.chosen.bytes));
+      json["token_logprobs"].push_back(token.chosen.logprob);
+      json["top_logprobs"].push_back(std::move(top));
+      json["text_offset"].push_back(offset);
+      offset += token.chosen.bytes.size();
+    }
+    return json;
+  }
+  void frame(const std::string& text,
+             Json finish,
+             const std::vector<TokenInfo>& tokens,
+             std::string& out) {
+    Json json =
+        head(Json::array({choice(text, std::move(finish), logprobs_json(tokens, text_offset_))}));
     if (ask_.include_usage) json["usage"] = nullptr;
     out += "data: " + dump(json) + "\n\n";
   }
@@ -221,6 +228,7 @@ class CompletionsWriter final : public Writer {
   const Ask& ask_;
   std::int64_t created_s_;
   std::string id_;
+  std::size_t text_offset_ = 0;  // of the next token whose log probability is told
 };
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include "server/answer.h"
 #include "server/errors.h"
 #include "server/json_read.h"
+#include "server/write_common.h"
 #include "server/writer.h"
 
 namespace ds4::server {
@@ -67,9 +68,17 @@ class MessagesWriter final : public Writer {
     } else if (const auto* text = std::get_if<TextDelta>(&event)) {
       open(Open::kText, out);
       delta({{"type", "text_delta"}, {"text", text->text}}, out);
-    } else if (const auto* finished = std::get_if<FinishedCalls>(&event)) {
-      for (const FinishedCall& call : finished->calls)
-        add_call(call, out);
+    } else if (const auto* call = std::get_if<CallOpened>(&event)) {
+      close(out);
+      has_content_ = true;
+      open_block(
+          {{"type", "tool_use"}, {"id", call->id}, {"name", call->name}, {"input", Json::object()}},
+          out);
+    } else if (const auto* piece = std::get_if<CallArguments>(&event)) {
+      delta({{"type", "input_json_delta"}, {"partial_json", piece->json}}, out);
+    } else if (std::holds_alternative<CallClosed>(event) ||
+               std::holds_alternative<CallVoided>(event)) {
+      close_block(out);
     } else if (const auto* outcome = std::get_if<Outcome>(&event)) {
       add_end(*outcome, out);
     }
@@ -154,21 +163,10 @@ class MessagesWriter final : public Writer {
     frame("content_block_stop", {{"type", "content_block_stop"}, {"index", index_}}, out);
     ++index_;
   }
-  void add_call(const FinishedCall& call, std::string& out) {
-    close(out);
-    has_content_ = true;
-    open_block(
-        {{"type", "tool_use"}, {"id", call.id}, {"name", call.name}, {"input", Json::object()}},
-        out);
-    delta({{"type", "input_json_delta"}, {"partial_json", call.arguments}}, out);
-    close_block(out);
-  }
   void add_end(const Outcome& outcome, std::string& out) {
-    if (outcome.finish == Finish::kError || outcome.finish == Finish::kCancelled) {
-      const Error error(
-          outcome.finish == Finish::kCancelled ? ErrorCode::kCancelled : outcome.error,
-          outcome.message.empty() ? "the answer was cancelled" : outcome.message);
-      out += "event: error\ndata: " + error_body(Protocol::kMessages, failure_of(error)) + "\n\n";
+    if (is_failure(outcome)) {
+      const Failure failure = failure_of(failure_of_outcome(outcome));
+      out += "event: error\ndata: " + error_body(Protocol::kMessages, failure) + "\n\n";
       return;
     }
     // Clients expect some content beside the thinking.

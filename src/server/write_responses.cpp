@@ -5,6 +5,7 @@
 
 #include "server/answer.h"
 #include "server/json_read.h"
+#include "server/write_common.h"
 #include "server/writer.h"
 
 namespace ds4::server {
@@ -35,6 +36,46 @@ const char* status_name(Finish finish) {
   }
   return "failed";
 }
+
+// The text in {"input": "..."} while its JSON comes in pieces.
+class InputText {
+ public:
+  // Appends what `json` adds to the text.
+  void feed(std::string_view json, std::string& text) {
+    constexpr std::string_view kOpening = "{\"input\": \"";
+    for (const char c : json) {
+      if (opening_.size() < kOpening.size()) {
+        opening_ += c;
+        continue;
+      }
+      if (opening_ != kOpening || has_ended_) return;
+      if (!escape_.empty() || c == '\\') {
+        escape_ += c;
+        if (!is_whole_escape()) continue;
+        const Json decoded = Json::parse('"' + escape_ + '"', nullptr, false);
+        if (decoded.is_string()) text += decoded.get<std::string>();
+        escape_.clear();
+      } else if (c == '"') {
+        has_ended_ = true;
+      } else {
+        text += c;
+      }
+    }
+  }
+
+ private:
+  bool is_whole_escape() const {
+    if (escape_.size() < 2 || escape_[1] != 'u') return escape_.size() == 2;
+    // A high surrogate needs its other half.
+    const bool is_pair = escape_.size() > 3 && (escape_[2] == 'd' || escape_[2] == 'D') &&
+                         std::string_view("89abAB").find(escape_[3]) != std::string_view::npos;
+    return escape_.size() == (is_pair ? 12U : 6U);
+  }
+
+  std::string opening_;
+  std::string escape_;
+  bool has_ended_ = false;
+};
 
 std::string custom_input(const std::string& arguments) {
   const Json json = Json::parse(arguments, nullptr, false);
@@ -72,9 +113,21 @@ class ResponsesWriter final : public Writer {
           "response.output_text.delta",
           item_fields({{"content_index", 0}, {"delta", piece->text}, {"logprobs", Json::array()}}),
           out);
-    } else if (const auto* finished = std::get_if<FinishedCalls>(&event)) {
-      for (const FinishedCall& call : finished->calls)
-        add_call(call, out);
+    } else if (const auto* token = std::get_if<TokenInfo>(&event)) {
+      open(Open::kMessage, out);
+      Json logprobs = Json::array({token_json(*token)});
+      logprobs_.push_back(logprobs[0]);
+      this->event("response.output_text.delta",
+                  item_fields({{"content_index", 0}, {"delta", ""}, {"logprobs", logprobs}}), out);
+    } else if (const auto* call = std::get_if<CallOpened>(&event)) {
+      open_call(*call, out);
+    } else if (const auto* arguments = std::get_if<CallArguments>(&event)) {
+      call_.arguments += arguments->json;
+      add_arguments(arguments->json, out);
+    } else if (std::holds_alternative<CallClosed>(event)) {
+      close_call(out);
+    } else if (std::holds_alternative<CallVoided>(event)) {
+      done(call_item("incomplete", is_custom() || is_search() ? "" : call_.arguments), out);
     } else if (const auto* outcome = std::get_if<Outcome>(&event)) {
       add_end(*outcome, out);
     }
@@ -89,7 +142,11 @@ class ResponsesWriter final : public Writer {
     if (!record.reasoning.empty()) add(ReasoningDelta{record.reasoning}, ignored);
     if (outcome.reasoning_closed) add(ReasoningClosed{}, ignored);
     if (!record.text.empty()) add(TextDelta{record.text}, ignored);
-    if (!record.calls.empty()) add(FinishedCalls{record.calls}, ignored);
+    for (const TokenInfo& token : record.tokens)
+      add(token, ignored);
+    for (const FinishedCall& call : record.calls)
+      for (const AnswerEvent& each : events_of(call))
+        add(each, ignored);
     finish_items(outcome, ignored);
     return dump(final_response(outcome));
   }
@@ -145,13 +202,14 @@ class ResponsesWriter final : public Writer {
     return {{"type", "output_text"},
             {"text", text_},
             {"annotations", Json::array()},
-            {"logprobs", Json::array()}};
+            {"logprobs", logprobs_}};
   }
   void open(Open kind, std::string& out) {
     if (open_ == kind) return;
     close("completed", out);
     open_ = kind;
     text_.clear();
+    logprobs_ = Json::array();
     item_id_ = new_id(kind == Open::kReasoning ? "rs_" : "msg_");
     Json opened = item("in_progress");
     if (kind == Open::kMessage) opened["content"] = Json::array();
@@ -177,7 +235,7 @@ class ResponsesWriter final : public Writer {
             out);
     } else {
       event("response.output_text.done",
-            item_fields({{"content_index", 0}, {"text", text_}, {"logprobs", Json::array()}}), out);
+            item_fields({{"content_index", 0}, {"text", text_}, {"logprobs", logprobs_}}), out);
       event("response.content_part.done", item_fields({{"content_index", 0}, {"part", part()}}),
             out);
     }
@@ -188,38 +246,61 @@ class ResponsesWriter final : public Writer {
     event("response.output_item.done", {{"output_index", items_.size()}, {"item", finished}}, out);
     items_.push_back(std::move(finished));
   }
-  Json call_item(const FinishedCall& call,
-                 const OfferedTool* tool,
-                 const char* status,
-                 std::string body) const {
-    const bool custom = tool != nullptr && tool->is_custom;
+  bool is_custom() const { return call_tool_ != nullptr && call_tool_->is_custom; }
+  bool is_search() const { return call_tool_ != nullptr && call_tool_->is_search; }
+  Json call_item(const char* status, std::string body) const {
+    if (is_search()) {
+      return {{"id", item_id_},
+              {"type", "tool_search_call"},
+              {"status", status},
+              {"call_id", call_.id},
+              {"execution", "client"},
+              {"arguments", Json::parse(body.empty() ? "{}" : body, nullptr, false)}};
+    }
     Json json = {{"id", item_id_},
-                 {"type", custom ? "custom_tool_call" : "function_call"},
+                 {"type", is_custom() ? "custom_tool_call" : "function_call"},
                  {"status", status},
-                 {"call_id", call.id},
-                 {"name", tool == nullptr ? call.name : tool->wire_name},
-                 {custom ? "input" : "arguments", std::move(body)}};
-    if (tool != nullptr && !tool->wire_namespace.empty()) json["namespace"] = tool->wire_namespace;
+                 {"call_id", call_.id},
+                 {"name", call_tool_ == nullptr ? call_.name : call_tool_->wire_name},
+                 {is_custom() ? "input" : "arguments", std::move(body)}};
+    if (call_tool_ != nullptr && !call_tool_->wire_namespace.empty())
+      json["namespace"] = call_tool_->wire_namespace;
     return json;
   }
-  void add_call(const FinishedCall& call, std::string& out) {
+  void open_call(const CallOpened& call, std::string& out) {
     close("completed", out);
-    const OfferedTool* tool = find_tool(ask_, call.name);
-    const bool custom = tool != nullptr && tool->is_custom;
-    const std::string body = custom ? custom_input(call.arguments) : call.arguments;
-    item_id_ = new_id(custom ? "ctc_" : "fc_");
+    call_ = {call.id, call.name, {}};
+    input_ = {};
+    shows_input_ = false;
+    call_tool_ = find_tool(ask_, call.name);
+    item_id_ = new_id(is_custom() ? "ctc_" : is_search() ? "tsc_" : "fc_");
     event("response.output_item.added",
-          {{"output_index", items_.size()}, {"item", call_item(call, tool, "in_progress", "")}},
-          out);
-    const std::string stem =
-        custom ? "response.custom_tool_call_input" : "response.function_call_arguments";
-    event((stem + ".delta").c_str(), item_fields({{"delta", body}}), out);
-    event((stem + ".done").c_str(), item_fields({{custom ? "input" : "arguments", body}}), out);
-    done(call_item(call, tool, "completed", body), out);
+          {{"output_index", items_.size()}, {"item", call_item("in_progress", "")}}, out);
+  }
+  // A search shows whole, when it is closed.
+  void add_arguments(const std::string& json, std::string& out) {
+    if (is_search()) return;
+    if (!is_custom())
+      return event("response.function_call_arguments.delta", item_fields({{"delta", json}}), out);
+    std::string more;
+    input_.feed(json, more);
+    if (more.empty()) return;
+    shows_input_ = true;
+    event("response.custom_tool_call_input.delta", item_fields({{"delta", more}}), out);
+  }
+  void close_call(std::string& out) {
+    const std::string body = is_custom() ? custom_input(call_.arguments) : call_.arguments;
+    if (is_custom()) {
+      if (!shows_input_)
+        event("response.custom_tool_call_input.delta", item_fields({{"delta", body}}), out);
+      event("response.custom_tool_call_input.done", item_fields({{"input", body}}), out);
+    } else if (!is_search()) {
+      event("response.function_call_arguments.done", item_fields({{"arguments", body}}), out);
+    }
+    done(call_item("completed", body), out);
   }
   void finish_items(const Outcome& outcome, std::string& out) {
-    const bool whole = outcome.finish != Finish::kLength && outcome.finish != Finish::kError &&
-                       outcome.finish != Finish::kCancelled;
+    const bool whole = outcome.finish != Finish::kLength && !is_failure(outcome);
     // An answer always has an item; an empty one is an empty message.
     if (items_.empty() && open_ == Open::kNone && whole) open(Open::kMessage, out);
     close(whole ? "completed" : "incomplete", out);
@@ -228,11 +309,8 @@ class ResponsesWriter final : public Writer {
     Json json = response(status_name(outcome.finish));
     if (outcome.finish == Finish::kLength)
       json["incomplete_details"] = {{"reason", "max_output_tokens"}};
-    if (outcome.finish == Finish::kError || outcome.finish == Finish::kCancelled) {
-      json["error"] = {
-          {"code", "server_error"},
-          {"message", outcome.message.empty() ? "the answer was cancelled" : outcome.message}};
-    }
+    if (is_failure(outcome))
+      json["error"] = {{"code", "server_error"}, {"message", failure_of_outcome(outcome).what()}};
     json["usage"] = usage_json(outcome.usage);
     return json;
   }
@@ -251,6 +329,11 @@ class ResponsesWriter final : public Writer {
   Open open_ = Open::kNone;
   std::string item_id_;
   std::string text_;
+  Json logprobs_ = Json::array();  // of the open message's tokens
+  FinishedCall call_;              // the one that is open
+  const OfferedTool* call_tool_ = nullptr;
+  InputText input_;  // of a custom tool
+  bool shows_input_ = false;
 };
 
 }  // namespace

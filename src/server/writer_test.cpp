@@ -37,8 +37,8 @@ std::vector<Scenario> scenarios() {
   start.prompt_tokens = 20;
   start.reused_tokens = 12;
   const PromptProgress progress{20, 20};
-  const FinishedCalls calls{
-      {{"call_1", "get_weather", R"({"city": "Oslo"})"}, {"call_2", "get_time", "{}"}}};
+  const CallOpened weather{"call_1", "get_weather"};
+  const CallOpened time{"call_2", "get_time"};
   return {
       {"text",
        {start, progress, TextDelta{"Hel"}, TextDelta{"lo \"you\""}, outcome(Finish::kStop)}},
@@ -46,8 +46,19 @@ std::vector<Scenario> scenarios() {
        {start, ReasoningDelta{"Hm"}, ReasoningDelta{"m."}, ReasoningClosed{}, TextDelta{"Yes."},
         outcome(Finish::kStop)}},
       {"calls",
-       {start, ReasoningDelta{"Look."}, ReasoningClosed{}, TextDelta{"I look."}, calls,
+       {start, ReasoningDelta{"Look."}, ReasoningClosed{}, TextDelta{"I look."}, weather,
+        CallArguments{R"({"city": "Oslo"})"}, CallClosed{}, time, CallArguments{"{}"}, CallClosed{},
         outcome(Finish::kToolCalls)}},
+      {"call_in_pieces",
+       {start, weather, CallArguments{R"({"city": ")"}, CallArguments{"Os"}, CallArguments{"lo\"}"},
+        CallClosed{}, outcome(Finish::kToolCalls)}},
+      {"custom_call",
+       {start, CallOpened{"call_1", "apply_patch"}, CallArguments{R"({"input": "a)"},
+        CallArguments{R"( \"b\")"}, CallArguments{R"(\n\u0)"}, CallArguments{R"(0e9")"},
+        CallArguments{"}"}, CallClosed{}, outcome(Finish::kToolCalls)}},
+      {"call_cut",
+       {start, time, CallArguments{"{}"}, CallClosed{}, weather, CallArguments{R"({"city": "Os)"},
+        CallVoided{}, outcome(Finish::kLength)}},
       {"cut_in_thinking", {start, ReasoningDelta{"Hm"}, outcome(Finish::kLength, false)}},
       {"stop_text", {start, TextDelta{"before "}, outcome(Finish::kStopText)}},
       {"nothing", {start, outcome(Finish::kStop)}},
@@ -68,6 +79,10 @@ Ask ask_for(Protocol protocol, const Scenario& scenario) {
     tool.name = tool.wire_name = name;
     ask.tools.push_back(tool);
   }
+  OfferedTool custom;
+  custom.name = custom.wire_name = "apply_patch";
+  custom.is_custom = true;
+  ask.tools.push_back(custom);
   if (std::string(scenario.name) == "logprobs") ask.top_logprobs = 2;
   return ask;
 }

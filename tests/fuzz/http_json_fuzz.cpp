@@ -1,13 +1,36 @@
-// A request body of any protocol becomes a conversation that renders, or is refused with an Error.
+// A request body of any protocol becomes a conversation that renders and, where it asks for a form,
+// grammars whose masks let something through; or it is refused with an Error.
 //
 // modules: server
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
+#include <memory>
+#include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/error.h"
 #include "chat/render.h"
+#include "grammar/matcher.h"
 #include "server/ask.h"
+#include "server/grammar_cache.h"
+
+namespace {
+
+// Every byte is a token.
+std::shared_ptr<const ds4::grammar::TokenTrie> trie() {
+  static const auto kTrie = [] {
+    std::vector<std::string> tokens;
+    for (int byte = 0; byte < 256; ++byte)
+      tokens.emplace_back(1, static_cast<char>(byte));
+    tokens.emplace_back();
+    return std::make_shared<const ds4::grammar::TokenTrie>(tokens, ds4::TokenId{256});
+  }();
+  return kTrie;
+}
+
+}  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   using namespace ds4::server;
@@ -19,6 +42,12 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
       const Ask ask = read(body, defaults);
       ask.sampling.validate();
       ds4::chat::render(ask.messages, {.think = ask.think});
+      const ds4::chat::AnswerGrammars grammars = GrammarCache(trie()).of(ask);
+      for (const auto& grammar : {grammars.answer, grammars.calls}) {
+        if (!grammar) continue;
+        ds4::grammar::Matcher matcher(grammar, trie());
+        if (matcher.allowed().count() == 0) std::abort();
+      }
     } catch (const ds4::Error& error) {
       if (error.code() == ds4::ErrorCode::kInternal) throw;
     }
