@@ -21,6 +21,7 @@ int run_fenced(std::string_view program, ErrorCode usage, const std::function<in
   try {
     return body();
   } catch (const Error& error) {
+    if (error.code() == ErrorCode::kDevice) return complain(program, error.what(), kExitDeviceLost);
     return complain(program, error.what(), error.code() == usage ? kExitUsage : kExitFailure);
   } catch (const std::bad_alloc&) {
     return complain(program, "out of memory", kExitFailure);

@@ -27,6 +27,8 @@ TEST(Fence, EveryErrorIsOneLineAndACode) {
   EXPECT_EQ(failed(Error(ErrorCode::kBusy, "running already")),
             Result(kExitUsage, "program: running already\n"));
   EXPECT_EQ(failed(std::bad_alloc()), Result(kExitFailure, "program: out of memory\n"));
+  EXPECT_EQ(failed(Error(ErrorCode::kDevice, "it is gone")),
+            Result(kExitDeviceLost, "program: it is gone\n"));
   EXPECT_EQ(failed(std::runtime_error("odd")),
             Result(kExitFailure, "program: internal error: odd\n"));
 }

@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "common/fence.h"
 #include "common/instance_lock.h"
+#include "common/load_progress.h"
 #include "common/output.h"
 #include "common/terminal.h"
 #include "options.h"
@@ -100,6 +101,7 @@ void fit_descriptor_limit(std::size_t& connections_max) {
 int run_server(ServerArguments arguments, SignalWatch& signals, const Terminal& notes) {
   arguments.open.log =
       log_to_standard_error(notes, arguments.verbose ? Verbosity::kVerbose : Verbosity::kNormal);
+  arguments.open.load_progress = show_loading(notes);
   if (arguments.open.model.empty()) arguments.open.model = default_model_path();
   if (arguments.plan) {
     write_out(plan_memory(arguments.open).text());

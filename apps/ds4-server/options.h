@@ -9,7 +9,6 @@
 
 namespace ds4::app {
 
-inline constexpr int kExitDeviceLost = 3;
 inline constexpr int kExitSecondSignal = 130;
 
 struct ServerArguments {

@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "common/fence.h"
 #include "common/instance_lock.h"
+#include "common/load_progress.h"
 #include "common/output.h"
 #include "common/terminal.h"
 #include "options.h"
@@ -49,6 +50,7 @@ int run_with_model(const Options& options, const Terminal& notes) {
 int run_mode(Options options, const Terminal& notes) {
   options.open.log =
       log_to_standard_error(notes, options.verbose ? Verbosity::kVerbose : Verbosity::kNormal);
+  options.open.load_progress = show_loading(notes);
   if (options.open.model.empty()) options.open.model = default_model_path();
   if (options.mode == Mode::kPlan) return run_plan(options);
   if (options.mode == Mode::kInspect) return run_inspect(options);

@@ -221,7 +221,8 @@ Options to_options(const CLI::App& app, Arguments a) {
 constexpr const char* kFooter =
     "\nWithout a prompt the program is a chat: /help lists its commands.\n"
     "Standard output carries the generated text alone; everything else goes to standard error.\n"
-    "Exit codes: 0 done, 1 it failed, 2 wrong usage or another instance is running, 130 Ctrl-C.\n"
+    "Exit codes: 0 done, 1 it failed, 2 wrong usage or another instance is running, "
+    "3 the device failed, 130 Ctrl-C.\n"
     "Environment: DS4_LOCK_FILE (the instance lock; empty: none), NO_COLOR.\n";
 
 }  // namespace

@@ -33,7 +33,9 @@ Stream::Stream(bool programmatic, const std::string&) : programmatic_(programmat
 Stream::~Stream() {
   static_cast<void>(cudaStreamDestroy(stream_));
 }
-void Stream::after_launch(const char*) {}
+void Stream::after_launch(int code, const char* stage) {
+  check(code, stage);
+}
 void Stream::synchronize(const char* stage) {
   check(cudaStreamSynchronize(stream_), stage);
 }

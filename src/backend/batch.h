@@ -2,6 +2,7 @@
 #include <cstdint>
 #include <span>
 
+#include "sample/candidates.h"
 #include "tensor/strong.h"
 #include "tensor/view.h"
 
@@ -24,7 +25,12 @@ struct Batch {
 
 // Where results go, in host memory.  Empty spans are not filled.
 struct BatchOutputs {
-  Rows logits = {};      // [rows with wants_logits, vocab_size], in row order
+  Rows logits = {};  // [rows with wants_logits, vocab_size], in row order
+  // Instead of logits, from an executor that can (ExecutorInfo::candidate_rows_max): what the draws
+  // of these rows depend on.  Both spans have one entry for every row with wants_logits; sets are
+  // reserve()d.
+  std::span<const sample::CandidateQuery> queries = {};
+  std::span<sample::CandidateSet> candidates = {};
   Rows mtp_logits = {};  // [rows of position > 0, vocab_size]: of the MTP entry that each row's
                          // token completes, entry position - 1, in row order.  For tests.
   Rows hidden = {};  // [rows, stream_count * width]: the streams after the last layer of the slice

@@ -7,6 +7,7 @@
 
 #include "backend/batch.h"
 #include "backend/state.h"
+#include "base/error.h"
 #include "model/config.h"
 
 namespace ds4 {
@@ -25,6 +26,9 @@ struct ExecutorInfo {
   std::uint32_t rows_max = 0;    // most rows of one batch
   std::uint32_t rewind_max = 0;  // tokens that truncate() can always take back after run()
   bool has_mtp = false;
+  // Rows of one batch whose logits can stay on the device, replaced by candidates; 0: the logits
+  // are in host memory anyway.
+  std::uint32_t candidate_rows_max = 0;
 };
 
 // Drafting options and live controls are few; everything else is fixed when an executor is made.
@@ -61,6 +65,12 @@ class Executor {
   // Results of a row do not depend on which other rows share its batch.
   virtual void run(const Batch& batch, const BatchOutputs& outputs) = 0;
 
+  // The logits of the `index`-th row with wants_logits of the last run(), which asked for
+  // candidates instead; until the next run() or draft().  logits: [vocab_size]
+  virtual void read_logits(std::size_t index, std::span<float> logits) {
+    DS4_CHECK(index >= info().candidate_rows_max && logits.empty());
+  }
+
   // Drafts with the MTP block: given the token that follows the sequence's last one, writes the
   // logits of the token after it.  `depth` 0 reads the main model's streams, `depth` d the streams
   // of the draft of depth d - 1, which must have been the call before.  Does not change length().
@@ -68,6 +78,12 @@ class Executor {
                      TokenId next,
                      std::uint32_t depth,
                      std::span<float> logits) = 0;
+
+  // The most likely draft alone, from an executor that keeps logits.
+  virtual TokenId draft_token(SequenceId sequence, TokenId next, std::uint32_t depth) {
+    DS4_CHECK(length(sequence) < depth && "this executor keeps no logits");
+    return next;
+  }
 
   // Forgets the tokens from `length` on.  Exact for length 0 and from shortest_truncation() on.
   virtual void truncate(SequenceId sequence, std::uint32_t length) = 0;

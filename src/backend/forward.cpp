@@ -1,5 +1,7 @@
 #include "backend/forward.h"
 
+#include "base/error.h"
+
 namespace ds4 {
 
 namespace {
@@ -24,6 +26,17 @@ void run_ffn(Stages& s, LayerIndex layer, bool steer) {
 }
 
 }  // namespace
+
+void Stages::head_candidates(HeadKind,
+                             std::span<const std::uint32_t>,
+                             std::span<const sample::CandidateQuery>,
+                             std::span<sample::CandidateSet>) {
+  DS4_CHECK(false && "this backend keeps no logits");
+}
+
+void Stages::read_logits(std::size_t, std::span<float>) {
+  DS4_CHECK(false && "this backend keeps no logits");
+}
 
 void run_layer(Stages& stages,
                const ModelConfig& config,

@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include "base/error.h"
+#include "sample/sampler.h"
 
 namespace ds4 {
 
@@ -22,6 +23,7 @@ GraphExecutor::GraphExecutor(const ModelConfig& config,
   mtp_runs_.reserve(rows_max);
   mtp_rows_.reserve(rows_max);
   logit_rows_.reserve(rows_max);
+  if (machine_->info().candidate_rows_max > 0) draft_.reserve();
 }
 
 const GraphExecutor::Sequence& GraphExecutor::sequence(SequenceId id) const {
@@ -72,6 +74,9 @@ void GraphExecutor::check_batch(const Batch& batch, const BatchOutputs& outputs)
     logit_rows += row.wants_logits ? 1 : 0;
   }
   DS4_CHECK(outputs.logits.size() == 0 || outputs.logits.extent(0) >= logit_rows);
+  DS4_CHECK(outputs.candidates.empty() ||
+            (outputs.candidates.size() == logit_rows && outputs.queries.size() == logit_rows &&
+             logit_rows <= info().candidate_rows_max));
 }
 
 void GraphExecutor::split_runs(std::span<const BatchRow> rows, std::vector<RowRun>& runs) const {
@@ -107,7 +112,11 @@ void GraphExecutor::run(const Batch& batch, const BatchOutputs& outputs) {
   logit_rows_.clear();
   for (std::uint32_t r = 0; r < batch.rows.size(); ++r)
     if (batch.rows[r].wants_logits) logit_rows_.push_back(r);
-  if (!logit_rows_.empty()) machine_->head(HeadKind::kMain, logit_rows_, outputs.logits);
+  if (!outputs.candidates.empty()) {
+    machine_->head_candidates(HeadKind::kMain, logit_rows_, outputs.queries, outputs.candidates);
+  } else if (!logit_rows_.empty()) {
+    machine_->head(HeadKind::kMain, logit_rows_, outputs.logits);
+  }
   if (outputs.hidden.size() != 0) machine_->read_streams(outputs.hidden);
 
   if (info().has_mtp) run_mtp(batch, outputs);
@@ -141,10 +150,12 @@ void GraphExecutor::run_mtp(const Batch& batch, const BatchOutputs& outputs) {
   machine_->head(HeadKind::kMtp, logit_rows_, outputs.mtp_logits);
 }
 
-void GraphExecutor::draft(SequenceId id,
-                          TokenId next,
-                          std::uint32_t depth,
-                          std::span<float> logits) {
+void GraphExecutor::read_logits(std::size_t index, std::span<float> logits) {
+  machine_->read_logits(index, logits);
+}
+
+// Runs the MTP block on the one row of a draft.
+void GraphExecutor::run_draft(SequenceId id, TokenId next, std::uint32_t depth) {
   const Sequence& s = sequence(id);
   DS4_CHECK(info().has_mtp && s.length > 0 && depth < info().rewind_max);
   // Entry length - 1 + depth; its token is the one that follows.
@@ -160,8 +171,23 @@ void GraphExecutor::draft(SequenceId id,
   const std::span<const BatchRow> entry_rows(&entry, 1);
   begin(entry_rows, runs_);
   run_mtp_block(*machine_, config_);
+}
+
+void GraphExecutor::draft(SequenceId id,
+                          TokenId next,
+                          std::uint32_t depth,
+                          std::span<float> logits) {
+  run_draft(id, next, depth);
   const std::uint32_t first = 0;
   machine_->head(HeadKind::kMtp, {&first, 1}, Rows(logits.data(), {1, logits.size()}));
+}
+
+TokenId GraphExecutor::draft_token(SequenceId id, TokenId next, std::uint32_t depth) {
+  run_draft(id, next, depth);
+  const std::uint32_t first = 0;
+  const sample::CandidateQuery greedy{.options = sample::SamplingOptions::greedy()};
+  machine_->head_candidates(HeadKind::kMtp, {&first, 1}, {&greedy, 1}, {&draft_, 1});
+  return sample::argmax(draft_);
 }
 
 void GraphExecutor::truncate(SequenceId id, std::uint32_t length) {

@@ -28,10 +28,12 @@ class GraphExecutor : public Executor {
   void close_sequence(SequenceId sequence) override;
   std::uint32_t length(SequenceId sequence) const override;
   void run(const Batch& batch, const BatchOutputs& outputs) override;
+  void read_logits(std::size_t index, std::span<float> logits) override;
   void draft(SequenceId sequence,
              TokenId next,
              std::uint32_t depth,
              std::span<float> logits) override;
+  TokenId draft_token(SequenceId sequence, TokenId next, std::uint32_t depth) override;
   void truncate(SequenceId sequence, std::uint32_t length) override;
   std::uint32_t shortest_truncation(SequenceId sequence) const override;
   void read_state(SequenceId sequence,
@@ -59,6 +61,7 @@ class GraphExecutor : public Executor {
   void check_batch(const Batch& batch, const BatchOutputs& outputs) const;
   void split_runs(std::span<const BatchRow> rows, std::vector<RowRun>& runs) const;
   void run_mtp(const Batch& batch, const BatchOutputs& outputs);
+  void run_draft(SequenceId id, TokenId next, std::uint32_t depth);
   void begin(std::span<const BatchRow> rows, std::vector<RowRun>& runs);
 
   const ModelConfig config_;
@@ -71,6 +74,7 @@ class GraphExecutor : public Executor {
   std::vector<RowRun> mtp_runs_;
   std::vector<BatchRow> mtp_rows_;
   std::vector<std::uint32_t> logit_rows_;
+  sample::CandidateSet draft_;
 };
 
 }  // namespace ds4

@@ -106,6 +106,15 @@ class Stages {
   // streams of the rows listed -> logits on the host, [row_indices, vocab_size].
   virtual void head(HeadKind kind, std::span<const std::uint32_t> row_indices, Rows logits) = 0;
 
+  // The same, but the logits stay on the device and `sets` get what the draws depend on.  Only
+  // where ExecutorInfo::candidate_rows_max allows that many rows.
+  virtual void head_candidates(HeadKind kind,
+                               std::span<const std::uint32_t> row_indices,
+                               std::span<const sample::CandidateQuery> queries,
+                               std::span<sample::CandidateSet> sets);
+  // Row `index` of the last head_candidates(), whole: [vocab_size].
+  virtual void read_logits(std::size_t index, std::span<float> logits);
+
   // Wider stages.
   virtual void project_attention(LayerIndex layer, bool compresses) {
     project_query(layer);

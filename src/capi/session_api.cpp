@@ -139,6 +139,7 @@ ds4_status ds4_session_eval_speculative(ds4_session* session,
     ds4::Session& s = session->session;
     const auto tokens = s.eval_speculative(checked_token(*session, first), draft_count,
                                            s.engine().tokenizer().eos());
+    s.fetch_logits();
     std::transform(tokens.begin(), tokens.end(), appended,
                    [](ds4::TokenId token) { return token.value(); });
     *appended_count = tokens.size();

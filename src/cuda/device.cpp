@@ -9,16 +9,32 @@
 
 namespace ds4::cuda {
 
+namespace {
+
+std::string reason_text(cudaError_t error) {
+  return fmt::format("{} ({})", cudaGetErrorString(error), cudaGetErrorName(error));
+}
+
+std::string free_memory_text() {
+  std::size_t free_bytes = 0;
+  std::size_t total_bytes = 0;
+  if (cudaMemGetInfo(&free_bytes, &total_bytes) != cudaSuccess) return "unknown";
+  return fmt::format("{} of {} MiB", free_bytes >> 20, total_bytes >> 20);
+}
+
+}  // namespace
+
 void check(int code, const char* stage) {
   const auto error = static_cast<cudaError_t>(code);
   if (error == cudaSuccess) return;
   if (error == cudaErrorMemoryAllocation) {
-    throw Error(
-        ErrorCode::kOutOfMemory,
-        fmt::format("{}: the card has no memory left; choose a smaller context or chunk", stage));
+    static_cast<void>(cudaGetLastError());
+    throw Error(ErrorCode::kOutOfMemory,
+                fmt::format("{}: the card has no memory left, {} free; choose a smaller context, "
+                            "fewer sessions or a smaller chunk",
+                            stage, free_memory_text()));
   }
-  throw Error(ErrorCode::kDevice, fmt::format("the CUDA device failed in {}: {} ({})", stage,
-                                              cudaGetErrorString(error), cudaGetErrorName(error)));
+  throw Error(ErrorCode::kDevice, device_failure_text(stage, reason_text(error), {}));
 }
 
 int device_count() {
@@ -61,12 +77,10 @@ DeviceBuffer::DeviceBuffer(std::size_t bytes, const char* what) : bytes_(bytes) 
   const cudaError_t error = cudaMalloc(&data, bytes);
   if (error == cudaErrorMemoryAllocation) {
     static_cast<void>(cudaGetLastError());
-    std::size_t free_bytes = 0;
-    std::size_t total_bytes = 0;
-    static_cast<void>(cudaMemGetInfo(&free_bytes, &total_bytes));
     throw Error(ErrorCode::kOutOfMemory,
-                fmt::format("no device memory for {}: {} MiB asked for, {} MiB free", what,
-                            bytes >> 20, free_bytes >> 20));
+                fmt::format("no device memory for {}: {} MiB asked for, {} free; choose a smaller "
+                            "context, fewer sessions or a smaller chunk",
+                            what, bytes >> 20, free_memory_text()));
   }
   check(error, what);
   data_ = static_cast<std::byte*>(data);
@@ -79,7 +93,13 @@ DeviceBuffer::~DeviceBuffer() {
 
 PinnedBuffer::PinnedBuffer(std::size_t bytes) : bytes_(bytes) {
   void* data = nullptr;
-  check(cudaHostAlloc(&data, bytes, cudaHostAllocDefault), "allocating page-locked memory");
+  const cudaError_t error = cudaHostAlloc(&data, bytes, cudaHostAllocDefault);
+  if (error == cudaErrorMemoryAllocation) {
+    static_cast<void>(cudaGetLastError());
+    throw Error(ErrorCode::kOutOfMemory,
+                fmt::format("no page-locked host memory: {} MiB asked for", bytes >> 20));
+  }
+  check(error, "allocating page-locked memory");
   data_ = static_cast<std::byte*>(data);
 }
 
@@ -117,9 +137,19 @@ Stream::~Stream() {
     file << entry.seconds << ' ' << entry.launches << ' ' << stage << '\n';
 }
 
-void Stream::after_launch(const char* stage) {
-  if (!timing_ || recording_) return;
-  check(cudaStreamSynchronize(stream_), stage);
+void Stream::check_work(int code, const char* what) const {
+  const auto error = static_cast<cudaError_t>(code);
+  if (error == cudaSuccess || error == cudaErrorMemoryAllocation) return check(code, what);
+  throw Error(ErrorCode::kDevice, device_failure_text(what, reason_text(error), trail_));
+}
+
+void Stream::after_launch(int code, const char* stage) {
+  check_work(code, stage);
+  if (recording_) return kept_trail_.add(stage);
+  trail_.add(stage);
+  if (!timing_) return;
+  check_work(cudaStreamSynchronize(stream_), stage);
+  trail_ = {};
   const auto now = std::chrono::steady_clock::now();
   Timing::Entry& entry = timing_->stages[stage];
   ++entry.launches;
@@ -128,11 +158,11 @@ void Stream::after_launch(const char* stage) {
 }
 
 void Stream::upload(void* device, const void* host, std::size_t bytes) {
-  check(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, stream_), "an upload");
+  check_work(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, stream_), "an upload");
 }
 
 void Stream::download(void* host, const void* device, std::size_t bytes) {
-  check(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, stream_), "a download");
+  check_work(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, stream_), "a download");
 }
 
 void Stream::copy_rows(void* to,
@@ -141,21 +171,22 @@ void Stream::copy_rows(void* to,
                        std::size_t from_stride,
                        std::size_t row_bytes,
                        std::size_t count) {
-  check(cudaMemcpy2DAsync(to, to_stride, from, from_stride, row_bytes, count, cudaMemcpyDefault,
-                          stream_),
-        "copying state rows");
+  check_work(cudaMemcpy2DAsync(to, to_stride, from, from_stride, row_bytes, count,
+                               cudaMemcpyDefault, stream_),
+             "copying state rows");
 }
 
 void Stream::copy_device(void* to, const void* from, std::size_t bytes) {
-  check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream_), "a device copy");
+  check_work(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream_), "a device copy");
 }
 
 void Stream::clear(void* device, std::size_t bytes) {
-  check(cudaMemsetAsync(device, 0, bytes, stream_), "clearing memory");
+  check_work(cudaMemsetAsync(device, 0, bytes, stream_), "clearing memory");
 }
 
 void Stream::synchronize(const char* stage) {
-  check(cudaStreamSynchronize(stream_), stage);
+  check_work(cudaStreamSynchronize(stream_), stage);
+  trail_ = {};
 }
 
 bool Stream::can_record() const {
@@ -165,6 +196,7 @@ bool Stream::can_record() const {
 void Stream::begin_recording() {
   check(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeRelaxed), "recording a pass");
   recording_ = true;
+  kept_trail_ = {};
 }
 
 Recording Stream::end_recording() {
@@ -175,11 +207,12 @@ Recording Stream::end_recording() {
   const cudaError_t error = cudaGraphInstantiate(&exec, graph, 0);
   static_cast<void>(cudaGraphDestroy(graph));
   check(error, "preparing a recorded pass");
-  return Recording(exec);
+  return Recording(exec, kept_trail_);
 }
 
 void Stream::replay(const Recording& recording) {
-  check(cudaGraphLaunch(recording.get(), stream_), "replaying a pass");
+  check_work(cudaGraphLaunch(recording.get(), stream_), "replaying a pass");
+  trail_.add(recording.trail());
 }
 
 Mark::Mark() {

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "cuda/launch_trail.h"
 
 struct CUstream_st;
 struct CUgraphExec_st;
@@ -89,22 +90,28 @@ class PinnedBuffer {
 class Recording {
  public:
   Recording() = default;
-  explicit Recording(CUgraphExec_st* graph) : graph_(graph) {}
-  Recording(Recording&& other) noexcept : graph_(std::exchange(other.graph_, nullptr)) {}
+  Recording(CUgraphExec_st* graph, const LaunchTrail& trail) : graph_(graph), trail_(trail) {}
+  Recording(Recording&& other) noexcept
+      : graph_(std::exchange(other.graph_, nullptr)),
+        trail_(other.trail_) {}
   Recording& operator=(Recording&& other) noexcept {
     std::swap(graph_, other.graph_);
+    std::swap(trail_, other.trail_);
     return *this;
   }
   ~Recording();
   CUgraphExec_st* get() const { return graph_; }
+  const LaunchTrail& trail() const { return trail_; }
 
  private:
   CUgraphExec_st* graph_ = nullptr;
+  LaunchTrail trail_;
 };
 
-// An ordered queue of launches and copies.  Errors of earlier work surface at synchronize(), with
-// the stage that was waited for.  With a `stage_times` file every launch waits, so that an error
-// names its stage, and the file gets seconds and launches by stage at the end.
+// An ordered queue of launches and copies.  Errors of earlier work surface at a later call, whose
+// message names the launches since the last synchronize().  With a `stage_times` file every launch
+// waits, so that an error names its stage, and the file gets seconds and launches by stage at the
+// end.
 class Stream {
  public:
   explicit Stream(bool programmatic, const std::string& stage_times = {});
@@ -114,7 +121,8 @@ class Stream {
 
   CUstream_st* get() const { return stream_; }
   bool programmatic() const { return programmatic_; }
-  void after_launch(const char* stage);
+  // For launch(): `code` is what starting the kernel returned.
+  void after_launch(int code, const char* stage);
 
   void upload(void* device, const void* host, std::size_t bytes);
   void download(void* host, const void* device, std::size_t bytes);
@@ -141,6 +149,11 @@ class Stream {
   CUstream_st* stream_ = nullptr;
   bool programmatic_ = false;
   [[maybe_unused]] bool recording_ = false;
+  // Throws unless `code` is success; what this call or an earlier launch did wrong.
+  void check_work(int code, const char* what) const;
+
+  LaunchTrail trail_;       // since the last synchronize()
+  LaunchTrail kept_trail_;  // of the recording under way
   struct Timing;
   std::unique_ptr<Timing> timing_;  // null: launches do not wait
 };

@@ -180,14 +180,32 @@ void CudaMachine::head(HeadKind kind, std::span<const std::uint32_t> row_indices
   settle_streams();
   for (std::size_t first = 0; first < row_indices.size(); first += kLogitRows) {
     const std::size_t count = std::min<std::size_t>(kLogitRows, row_indices.size() - first);
-    const Rows part(logits.data() + first * config_.vocab_size, {count, config_.vocab_size});
-    head_rows(head, row_indices.subspan(first, count), part);
+    make_logits(head, row_indices.subspan(first, count));
+    const std::size_t bytes = count * config_.vocab_size * sizeof(float);
+    stream_.download(host_logits_.data(), a_.logits, bytes);
+    stream_.synchronize("a step");
+    std::memcpy(logits.data() + first * config_.vocab_size, host_logits_.data(), bytes);
   }
 }
 
-void CudaMachine::head_rows(const DeviceHead& head,
-                            std::span<const std::uint32_t> row_indices,
-                            Rows logits) {
+void CudaMachine::head_candidates(HeadKind kind,
+                                  std::span<const std::uint32_t> row_indices,
+                                  std::span<const sample::CandidateQuery> queries,
+                                  std::span<sample::CandidateSet> sets) {
+  settle_streams();
+  make_logits(kind == HeadKind::kMain ? weights_.head : weights_.mtp->head, row_indices);
+  sample_.collect(stream_, a_.logits, config_.vocab_size, queries, sets);
+}
+
+void CudaMachine::read_logits(std::size_t index, std::span<float> logits) {
+  DS4_CHECK(index < kLogitRows && logits.size() == config_.vocab_size);
+  stream_.download(host_logits_.data(), a_.logits + index * config_.vocab_size,
+                   logits.size_bytes());
+  stream_.synchronize("reading logits");
+  std::memcpy(logits.data(), host_logits_.data(), logits.size_bytes());
+}
+
+void CudaMachine::make_logits(const DeviceHead& head, std::span<const std::uint32_t> row_indices) {
   const auto rows = static_cast<std::uint32_t>(row_indices.size());
   upload_small(a_.logit_rows, row_indices.data(), row_indices.size_bytes());
   mix_streams(stream_, {.fn = head.hc.fn,
@@ -215,10 +233,6 @@ void CudaMachine::head_rows(const DeviceHead& head,
                                  .sinkhorn_iterations = 0});
   multiply("output head", weights_.output, a_.head_normed, config_.width, a_.logits,
            config_.vocab_size, rows, rows <= kMatvecRowsMax ? a_.integers : nullptr);
-  const std::size_t bytes = std::size_t{rows} * config_.vocab_size * sizeof(float);
-  stream_.download(host_logits_.data(), a_.logits, bytes);
-  stream_.synchronize("a step");
-  std::memcpy(logits.data(), host_logits_.data(), bytes);
 }
 
 void CudaMachine::store_streams() {

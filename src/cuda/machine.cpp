@@ -93,13 +93,15 @@ CudaMachine::CudaMachine(const ModelConfig& config,
               "the state table"),
       small_(kSmallBytes + options.rows_max * sizeof(StepRow)),
       host_logits_(std::size_t{kLogitRows} * config.vocab_size * sizeof(float)),
+      sample_(kLogitRows),
       host_rows_(options.rows_max),
       host_pointers_(options.rows_max) {
   info_ = {.backend = "cuda",
            .device = device_.name,
            .rows_max = options.rows_max,
            .rewind_max = kRewindMax,
-           .has_mtp = has_mtp_};
+           .has_mtp = has_mtp_,
+           .candidate_rows_max = kLogitRows};
   std::vector<float> turns = rope_frequencies(config.window_rope, kRopeDim);
   const std::vector<float> compressed = rope_frequencies(config.compressed_rope, kRopeDim);
   turns.insert(turns.end(), compressed.begin(), compressed.end());
@@ -191,7 +193,7 @@ std::vector<MemoryItem> CudaMachine::memory() const {
   return {{"weights", weights_.bytes()},
           {"state", states},
           {"scratch", a_.bytes() + scores_.bytes() + states_.bytes() + frequencies_.bytes() +
-                          directions_.bytes()}};
+                          directions_.bytes() + sample_.bytes()}};
 }
 
 std::vector<MemoryItem> plan_cuda_memory(const ModelConfig& config,
@@ -204,7 +206,7 @@ std::vector<MemoryItem> plan_cuda_memory(const ModelConfig& config,
           {"state", SequenceState::planned_bytes(config, has_mtp, context)},
           {"scratch", Activations::planned_bytes(config, options.rows_max, has_mtp) +
                           score_bytes(config, options.rows_max, longest) +
-                          table_bytes(config, has_mtp)}};
+                          table_bytes(config, has_mtp) + SampleBuffers::planned_bytes(kLogitRows)}};
 }
 
 void CudaMachine::upload_small(void* device, const void* host, std::size_t bytes) {

@@ -11,6 +11,7 @@
 #include "cuda/cuda_executor.h"
 #include "cuda/device.h"
 #include "cuda/prepare.h"
+#include "cuda/sample.h"
 #include "cuda/select.h"
 #include "cuda/sequence_state.h"
 #include "cuda/weights.h"
@@ -71,6 +72,11 @@ class CudaMachine final : public Machine {
   void reuse_streams() override;
   void combine_mtp() override;
   void head(HeadKind kind, std::span<const std::uint32_t> row_indices, Rows logits) override;
+  void head_candidates(HeadKind kind,
+                       std::span<const std::uint32_t> row_indices,
+                       std::span<const sample::CandidateQuery> queries,
+                       std::span<sample::CandidateSet> sets) override;
+  void read_logits(std::size_t index, std::span<float> logits) override;
 
  private:
   // Which projections a call makes.
@@ -122,7 +128,8 @@ class CudaMachine final : public Machine {
   void project_from_rank(const DeviceLayer& w, const Parts& parts);
   PrepareJob prepare_job(LayerIndex index, const Parts& parts) const;
   void experts_of_many(const DeviceLayer& w, float limit);
-  void head_rows(const DeviceHead& head, std::span<const std::uint32_t> row_indices, Rows logits);
+  // Logits of up to kLogitRows rows into a_.logits.
+  void make_logits(const DeviceHead& head, std::span<const std::uint32_t> row_indices);
 
   struct PassKey {
     std::uint32_t rows;
@@ -149,6 +156,7 @@ class CudaMachine final : public Machine {
   PinnedBuffer small_;
   std::size_t small_used_ = 0;
   PinnedBuffer host_logits_;
+  SampleBuffers sample_;
   std::vector<std::unique_ptr<SequenceState>> sequences_;
   std::vector<StepRow> host_rows_;
   std::vector<float*> host_pointers_;

@@ -215,8 +215,7 @@ void launch(Stream& stream,
   config.stream = stream.get();
   config.attrs = &attribute;
   config.numAttrs = stream.programmatic() ? 1 : 0;
-  check(cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...), stage);
-  stream.after_launch(stage);
+  stream.after_launch(cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...), stage);
 }
 
 // Pairs of f16: a + b, and a * b + c rounded once.

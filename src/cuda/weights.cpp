@@ -255,6 +255,7 @@ DeviceWeights::DeviceWeights(Stream& stream,
     mtp_layer = upload_layer(u, weights.mtp->block);
   }
   u.wait();
+  if (progress) progress(arena_.bytes(), arena_.bytes());
 }
 
 }  // namespace ds4::cuda

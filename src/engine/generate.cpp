@@ -48,7 +48,7 @@ std::span<const TokenId> Generator::next() {
     return {};
   }
   const bool has_logits = tokens_.empty() || evaluate_last();
-  if (has_logits && remaining() > 0) append(sampler_.sample(session_.logits(), options_.sampling));
+  if (has_logits && remaining() > 0) append(session_.draw(sampler_, options_.sampling));
   return std::span<const TokenId>(tokens_).subspan(before);
 }
 
@@ -57,7 +57,7 @@ std::span<const TokenId> Generator::next() {
 bool Generator::evaluate_last() {
   const TokenId last = tokens_.back();
   if (!speculative_ || remaining() < 2) {
-    session_.eval(last);
+    session_.eval_for_draw(last, options_.sampling);
     return true;
   }
   const auto draft_count =

@@ -87,13 +87,28 @@ void Scheduler::stage_prefills() {
   }
 }
 
+// Whole rows of logits, or what the draws depend on where the executor keeps the rows; log
+// probabilities need whole rows.
+BatchOutputs Scheduler::outputs_for(std::size_t logit_rows) {
+  draws_from_candidates_ =
+      logit_rows > 0 && logit_rows <= engine_.executor().info().candidate_rows_max &&
+      std::none_of(staged_.begin(), staged_.end(), [](const Staged& staged) {
+        return staged.wants_logits && staged.active->request.top_logprobs.has_value();
+      });
+  if (logit_rows == 0) return {};
+  if (!draws_from_candidates_)
+    return {.logits = Rows(logits_.data(), {logit_rows, engine_.config().vocab_size})};
+  queries_.clear();
+  for (const Staged& staged : staged_)
+    if (staged.wants_logits) queries_.push_back({.options = staged.active->request.sampling});
+  return {.queries = queries_, .candidates = std::span(candidates_).first(logit_rows)};
+}
+
 void Scheduler::run_batch() {
-  const std::size_t vocab = engine_.config().vocab_size;
   std::size_t logit_rows = 0;
   for (const Staged& staged : staged_)
     logit_rows += staged.wants_logits ? 1 : 0;
-  BatchOutputs outputs;
-  if (logit_rows > 0) outputs.logits = Rows(logits_.data(), {logit_rows, vocab});
+  const BatchOutputs outputs = outputs_for(logit_rows);
   Throttle& throttle = engine_.throttle();
   const auto began = Clock::now();
   {
@@ -129,7 +144,11 @@ void Scheduler::commit_batch() {
   for (const Staged& staged : staged_) {
     Active& active = *staged.active;
     std::span<const float> logits;
-    if (staged.wants_logits) logits = std::span(logits_).subspan(logit_row++ * vocab, vocab);
+    if (staged.wants_logits) {
+      active.logit_row = logit_row++;
+      if (!draws_from_candidates_)
+        logits = std::span(logits_).subspan(active.logit_row * vocab, vocab);
+    }
     active.slot.session().commit(staged.tokens, logits);
     save_if_due(active);
     if (active.phase == Active::Phase::kPrefill) {
@@ -149,11 +168,27 @@ void Scheduler::commit_batch() {
   stats_.decode_tokens += decoded;
 }
 
-// What goes wrong in taking one answer ends that answer alone.
+// From the step's candidates, else from the session's logits, which a mask needs.
+TokenId Scheduler::draw(Active& active, const TokenChoice& choice) {
+  const sample::SamplingOptions options =
+      choice.greedy ? sample::SamplingOptions::greedy() : active.request.sampling;
+  if (!draws_from_candidates_)
+    return active.sampler.sample(active.slot.session().logits(), options, choice.allowed);
+  if (choice.allowed == nullptr)
+    if (const auto token = active.sampler.sample(candidates_[active.logit_row], options))
+      return *token;
+  const std::span<float> logits = std::span(logits_).first(engine_.config().vocab_size);
+  engine_.executor().read_logits(active.logit_row, logits);
+  return active.sampler.sample(logits, options, choice.allowed);
+}
+
+// What goes wrong in taking one answer ends that answer alone; a lost device ends all.
 void Scheduler::choose_next(Active& active) {
   try {
     draw_next(active);
   } catch (const std::exception& error) {
+    const auto* known = dynamic_cast<const Error*>(&error);
+    if (known != nullptr && known->code() == ErrorCode::kDevice) throw;  // ends all of them
     log(options_.log, LogLevel::kError, fmt::format("an answer failed: {}", error.what()));
     active.error = ErrorCode::kInternal;
     active.message = "internal error";
@@ -165,9 +200,7 @@ void Scheduler::draw_next(Active& active) {
   const std::span<const float> logits = active.slot.session().logits();
   const TokenChoice choice = active.client->choice();
   GeneratedToken drawn;
-  drawn.token = choice.greedy
-                    ? sample::argmax(logits, choice.allowed)
-                    : active.sampler.sample(logits, active.request.sampling, choice.allowed);
+  drawn.token = draw(active, choice);
   drawn.is_end = drawn.token == engine_.tokenizer().eos();
   if (active.request.top_logprobs) {
     drawn.logprob = sample::token_logprob(logits, drawn.token);

@@ -37,6 +37,12 @@ Scheduler::Scheduler(Engine& engine, const SchedulerOptions& options, PrefixStor
   rows_.reserve(engine.executor().info().rows_max);
   staged_.reserve(options.slot_count);
   logits_.resize(std::size_t{options.slot_count} * engine.config().vocab_size);
+  if (engine.executor().info().candidate_rows_max > 0) {
+    queries_.reserve(options.slot_count);
+    candidates_.resize(options.slot_count);
+    for (sample::CandidateSet& set : candidates_)
+      set.reserve();
+  }
   stats_.by_source.resize(static_cast<std::size_t>(ReuseSource::kDisk) + 1);
   stats_.slot_tokens.resize(options.slot_count);
   thread_ = std::jthread([this](std::stop_token stop) { run(stop); });

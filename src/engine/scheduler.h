@@ -123,10 +123,12 @@ class Scheduler {
   void stage_decodes();
   void stage_prefills();
   std::uint32_t prefill_budget() const;
+  BatchOutputs outputs_for(std::size_t logit_rows);
   void run_batch();
   void commit_batch();
   void choose_next(Active& active);
   void draw_next(Active& active);
+  TokenId draw(Active& active, const TokenChoice& choice);
   void insert(Active& active);
   void finish(Active& active, EndReason reason);
   void remove_finished();
@@ -153,6 +155,10 @@ class Scheduler {
   std::vector<BatchRow> rows_;
   std::vector<Staged> staged_;
   std::vector<float> logits_;  // [slot_count, vocab_size]
+  // Of the step's rows with logits, where the executor keeps those; reserved once for every slot.
+  std::vector<sample::CandidateQuery> queries_;
+  std::vector<sample::CandidateSet> candidates_;
+  bool draws_from_candidates_ = false;  // in this step
   double seconds_per_row_ = 0;
 
   // Between threads.

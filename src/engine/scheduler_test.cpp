@@ -27,7 +27,7 @@ class Client final : public GenerationClient {
     prefilled = done;
     if (cancel_at != 0 && done >= cancel_at) stop.request_stop();
   }
-  TokenChoice choice() override { return {}; }
+  TokenChoice choice() override { return {.allowed = allowed}; }
   TokenVerdict on_token(const GeneratedToken& token) override {
     const auto now = std::chrono::steady_clock::now();
     if (last != std::chrono::steady_clock::time_point{}) gap_max = std::max(gap_max, now - last);
@@ -59,6 +59,7 @@ class Client final : public GenerationClient {
 
   std::atomic<bool> held{false};
   std::atomic<std::uint32_t> tokens{0};
+  const sample::TokenSet* allowed = nullptr;
   std::uint32_t cancel_at = 0;
   bool insert_at_end = false;
   bool fails = false;
@@ -231,6 +232,25 @@ TEST_F(SchedulerTest, DecodesManyAnswersInOneBatch) {
   }
   EXPECT_EQ(log_->sequences_max(), 8U);
   EXPECT_LT(log_->runs(), 8 * 200U);
+}
+
+TEST_F(SchedulerTest, DrawsFromCandidatesWhereLogitsStayOnTheDevice) {
+  open({.rules = {{"one", "first answer"}, {"two", "second"}}, .keeps_logits = true},
+       {.slot_count = 3});
+  EXPECT_EQ(ask(user_turn("one"))->text, "first answer<｜end▁of▁sentence｜>");
+  // A mask fetches the row; the others of the batch draw from their candidates.
+  sample::TokenSet only_x(engine_->config().vocab_size);
+  only_x.insert(*engine_->tokenizer().find_text_token("x"));
+  const auto masked = client();
+  masked->allowed = &only_x;
+  masked->finish_at = "xxxx";
+  const auto plain = client();
+  submit(user_turn("two"), masked);
+  submit(user_turn("two"), plain);
+  ASSERT_TRUE(masked->wait());
+  ASSERT_TRUE(plain->wait());
+  EXPECT_EQ(masked->text, "xxxx");
+  EXPECT_EQ(plain->text, "second<｜end▁of▁sentence｜>");
 }
 
 TEST_F(SchedulerTest, ALongPromptDoesNotStallADecode) {

@@ -1,6 +1,7 @@
 #include "engine/session.h"
 
 #include <algorithm>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -19,9 +20,18 @@ Session::Session(Engine& engine, const SessionOptions& options)
       checkpoints_(executor_, sequence_, options.checkpoint_interval, options.checkpoint_count) {
   tokens_.reserve(options_.context);
   rows_.reserve(executor_.info().rows_max);
+  if (executor_.info().candidate_rows_max != 0) candidates_.reserve();
   if (!executor_.info().has_mtp) return;
-  verify_logits_.resize(std::size_t{executor_.info().rewind_max} * engine.config().vocab_size);
-  accepted_.reserve(executor_.info().rewind_max);
+  const std::size_t rows = executor_.info().rewind_max;
+  accepted_.reserve(rows);
+  if (rows > executor_.info().candidate_rows_max) {
+    verify_logits_.resize(rows * engine.config().vocab_size);
+    return;
+  }
+  verify_queries_.assign(rows, {.options = sample::SamplingOptions::greedy()});
+  verify_sets_.resize(rows);
+  for (sample::CandidateSet& set : verify_sets_)
+    set.reserve();
 }
 
 Session::~Session() {
@@ -74,7 +84,7 @@ void Session::prefill(std::span<const TokenId> suffix,
     // session got there.
     const std::uint32_t room = rows_max - length() % rows_max;
     const std::size_t count = std::min<std::size_t>(room, suffix.size());
-    run_chunk(suffix.first(count), count == suffix.size());
+    run_chunk(suffix.first(count), count == suffix.size() ? logit_output() : BatchOutputs{});
     suffix = suffix.subspan(count);
     result.evaluated += static_cast<std::uint32_t>(count);
     if (options.progress) options.progress(result.evaluated, total);
@@ -96,16 +106,19 @@ void Session::stage(std::span<const TokenId> tokens,
 void Session::commit(std::span<const TokenId> tokens, std::span<const float> logits) {
   tokens_.insert(tokens_.end(), tokens.begin(), tokens.end());
   DS4_CHECK(executor_.length(sequence_) == tokens_.size());
+  candidates_valid_ = false;
   logits_valid_ = !logits.empty();
   if (logits_valid_ && logits.data() != logits_.data())
     std::copy(logits.begin(), logits.end(), logits_.begin());
   save_checkpoint_if_due();
 }
 
-void Session::run_chunk(std::span<const TokenId> chunk, bool wants_logits) {
+// `outputs` say what is wanted of the last token.
+void Session::run_chunk(std::span<const TokenId> chunk, BatchOutputs outputs) {
+  const bool wants_logits = outputs.logits.size() != 0;
   rows_.clear();
-  stage(chunk, wants_logits, rows_);
-  logits_valid_ = false;
+  stage(chunk, wants_logits || !outputs.candidates.empty(), rows_);
+  forget_logits();
   Throttle& throttle = engine_.throttle();
   throttle.start();
   // Only long work is split: a decode step sleeps once, after itself.
@@ -113,11 +126,14 @@ void Session::run_chunk(std::span<const TokenId> chunk, bool wants_logits) {
   executor_.set_layer_hook(split ? [](void* context) { static_cast<Throttle*>(context)->pause(); }
                                  : Executor::LayerHook{},
                            &throttle);
-  BatchOutputs outputs;
-  if (wants_logits) outputs.logits = Rows(logits_.data(), {1, logits_.size()});
   executor_.run({rows_}, outputs);
   throttle.pause();
   commit(chunk, wants_logits ? std::span<const float>(logits_) : std::span<const float>{});
+}
+
+void Session::forget_logits() {
+  logits_valid_ = false;
+  candidates_valid_ = false;
 }
 
 void Session::save_checkpoint_if_due() {
@@ -126,7 +142,32 @@ void Session::save_checkpoint_if_due() {
 
 void Session::eval(TokenId token) {
   check_room(std::size_t{length()} + 1);
-  run_chunk({&token, 1}, true);
+  run_chunk({&token, 1}, logit_output());
+}
+
+void Session::eval_for_draw(TokenId token, const sample::SamplingOptions& options) {
+  if (executor_.info().candidate_rows_max == 0) return eval(token);
+  check_room(std::size_t{length()} + 1);
+  const sample::CandidateQuery query{.options = options};
+  run_chunk({&token, 1}, {.queries = {&query, 1}, .candidates = {&candidates_, 1}});
+  candidate_row_ = 0;
+  candidates_valid_ = true;
+}
+
+TokenId Session::draw(sample::Sampler& sampler,
+                      const sample::SamplingOptions& options,
+                      const sample::TokenSet* allowed) {
+  if (candidates_valid_ && allowed == nullptr)
+    if (const auto token = sampler.sample(candidates_, options)) return *token;
+  fetch_logits();
+  return sampler.sample(logits_, options, allowed);
+}
+
+void Session::fetch_logits() {
+  if (logits_valid_) return;
+  DS4_CHECK(candidates_valid_);
+  executor_.read_logits(candidate_row_, logits_);
+  logits_valid_ = true;
 }
 
 std::span<const TokenId> Session::eval_speculative(TokenId first,
@@ -141,43 +182,71 @@ std::span<const TokenId> Session::eval_speculative(TokenId first,
     accepted_.push_back(first);
     return accepted_;
   }
-  const std::size_t vocab = logits_.size();
   const std::uint32_t before = length();
   // Drafts, each from the one before it.
   rows_.clear();
   rows_.push_back({first, Position{before}, sequence_, true});
   for (std::uint32_t depth = 0; depth < draft_count && rows_.back().token != stop; ++depth) {
-    executor_.draft(sequence_, rows_.back().token, depth, std::span(verify_logits_).first(vocab));
-    const TokenId draft = sample::argmax(std::span(verify_logits_).first(vocab));
+    const TokenId draft = draft_after(rows_.back().token, depth);
     rows_.push_back({draft, Position{before + depth + 1}, sequence_, true});
   }
   // One pass over all of them; a draft stands when it is what the row before it would choose.
-  logits_valid_ = false;
+  forget_logits();
   Throttle& throttle = engine_.throttle();
   throttle.start();
   executor_.set_layer_hook(nullptr, nullptr);
-  executor_.run({rows_}, {.logits = Rows(verify_logits_.data(), {rows_.size(), vocab})});
+  executor_.run({rows_}, verify_outputs());
   throttle.pause();
   std::size_t accepted = 1;
-  while (accepted < rows_.size() &&
-         sample::argmax(std::span(verify_logits_).subspan((accepted - 1) * vocab, vocab)) ==
-             rows_[accepted].token)
+  while (accepted < rows_.size() && verified_choice(accepted - 1) == rows_[accepted].token)
     ++accepted;
   for (std::size_t i = 0; i < accepted; ++i)
     accepted_.push_back(rows_[i].token);
   executor_.truncate(sequence_, before + static_cast<std::uint32_t>(accepted));
   tokens_.insert(tokens_.end(), accepted_.begin(), accepted_.end());
-  std::copy_n(verify_logits_.begin() + static_cast<std::ptrdiff_t>((accepted - 1) * vocab), vocab,
-              logits_.begin());
-  logits_valid_ = true;
+  adopt_verified(accepted - 1);
   save_checkpoint_if_due();
   return accepted_;
+}
+
+TokenId Session::draft_after(TokenId token, std::uint32_t depth) {
+  if (!verify_sets_.empty()) return executor_.draft_token(sequence_, token, depth);
+  const std::span<float> logits = std::span(verify_logits_).first(logits_.size());
+  executor_.draft(sequence_, token, depth, logits);
+  return sample::argmax(logits);
+}
+
+BatchOutputs Session::verify_outputs() {
+  if (verify_sets_.empty())
+    return {.logits = Rows(verify_logits_.data(), {rows_.size(), logits_.size()})};
+  return {.queries = std::span(verify_queries_).first(rows_.size()),
+          .candidates = std::span(verify_sets_).first(rows_.size())};
+}
+
+// What row `index` of the verified ones would choose.
+TokenId Session::verified_choice(std::size_t index) const {
+  if (!verify_sets_.empty()) return sample::argmax(verify_sets_[index]);
+  return sample::argmax(std::span(verify_logits_).subspan(index * logits_.size(), logits_.size()));
+}
+
+// Makes the results of that row the session's.
+void Session::adopt_verified(std::size_t index) {
+  if (verify_sets_.empty()) {
+    const std::size_t vocab = logits_.size();
+    std::copy_n(verify_logits_.begin() + static_cast<std::ptrdiff_t>(index * vocab), vocab,
+                logits_.begin());
+    logits_valid_ = true;
+    return;
+  }
+  std::swap(candidates_, verify_sets_[index]);
+  candidate_row_ = index;
+  candidates_valid_ = true;
 }
 
 std::uint32_t Session::cut_back(std::uint32_t target) {
   DS4_CHECK(target <= length());
   if (target == length()) return target;
-  logits_valid_ = false;
+  forget_logits();
   if (target == 0) {
     clear();
   } else if (target >= executor_.shortest_truncation(sequence_)) {
@@ -199,20 +268,21 @@ void Session::rewind(std::uint32_t target) {
   const std::uint32_t restored = cut_back(target);
   SyncResult ignored;
   prefill(std::span(kept).subspan(restored), {}, ignored);
-  logits_valid_ = false;
+  forget_logits();
 }
 
 void Session::clear() {
   executor_.truncate(sequence_, 0);
   checkpoints_.drop_beyond(0);
   tokens_.clear();
-  logits_valid_ = false;
+  forget_logits();
 }
 
 void Session::adopt(std::span<const TokenId> tokens, std::span<const float> logits) {
   DS4_CHECK(executor_.length(sequence_) == tokens.size());
   tokens_.assign(tokens.begin(), tokens.end());
   checkpoints_.drop_beyond(0);
+  candidates_valid_ = false;
   logits_valid_ = !logits.empty();
   if (logits_valid_) std::copy(logits.begin(), logits.end(), logits_.begin());
   if (!tokens_.empty()) checkpoints_.save();

@@ -8,6 +8,7 @@
 
 #include "engine/checkpoints.h"
 #include "engine/engine.h"
+#include "sample/sampler.h"
 #include "tensor/strong.h"
 
 namespace ds4 {
@@ -51,9 +52,23 @@ class Session {
   // context is full.
   void eval(TokenId token);
 
+  // The same for who only draws from what follows: where the executor keeps logits, they stay
+  // there, has_logits() is false, and draw() works with what was handed over for `options`.
+  void eval_for_draw(TokenId token, const sample::SamplingOptions& options);
+  // Draws what follows the last token, from the logits or from what the last eval_for_draw() got,
+  // which must have been the executor's last run.  The token is the same either way.
+  TokenId draw(sample::Sampler& sampler,
+               const sample::SamplingOptions& options,
+               const sample::TokenSet* allowed = nullptr);
+
+  // Makes logits() those of the last token, where they stayed on the device; under the same
+  // condition.
+  void fetch_logits();
+
   // Appends `first` and, where the model's MTP block drafts what greedy decoding would choose, the
   // tokens after it: at most `draft_count` more, none after `stop`.  Returns the tokens appended.
-  // logits() are then those of the last one.  The tokens are the same as without drafting.
+  // The tokens are the same as without drafting.  Afterwards draw() works as after eval_for_draw()
+  // with greedy options.
   std::span<const TokenId> eval_speculative(TokenId first, std::uint32_t draft_count, TokenId stop);
 
   // The two halves of a step for a scheduler that runs rows of several sessions in one batch.
@@ -97,7 +112,13 @@ class Session {
 
  private:
   void prefill(std::span<const TokenId> suffix, const SyncOptions& options, SyncResult& result);
-  void run_chunk(std::span<const TokenId> chunk, bool wants_logits);
+  void run_chunk(std::span<const TokenId> chunk, BatchOutputs outputs);
+  BatchOutputs logit_output() { return {.logits = Rows(logits_.data(), {1, logits_.size()})}; }
+  void forget_logits();
+  TokenId draft_after(TokenId token, std::uint32_t depth);
+  BatchOutputs verify_outputs();
+  TokenId verified_choice(std::size_t index) const;
+  void adopt_verified(std::size_t index);
   void save_checkpoint_if_due();
   void check_room(std::size_t token_count) const;
 
@@ -108,10 +129,17 @@ class Session {
   std::vector<TokenId> tokens_;  // capacity: context
   std::vector<float> logits_;    // [vocab_size]
   bool logits_valid_ = false;
+  sample::CandidateSet candidates_;  // of the last token, where the executor keeps its logits
+  std::size_t candidate_row_ = 0;    // those logits, for Executor::read_logits()
+  bool candidates_valid_ = false;
   Checkpoints checkpoints_;
   // Scratch of run_chunk() and eval_speculative(), reserved once.
   std::vector<BatchRow> rows_;
-  std::vector<float> verify_logits_;  // [rewind_max, vocab_size]; empty without an MTP block
+  // Of the rows of a speculative pass, where there is an MTP block: their logits [rewind_max,
+  // vocab_size], or what stands for them where the executor keeps those.
+  std::vector<float> verify_logits_;
+  std::vector<sample::CandidateQuery> verify_queries_;  // [rewind_max], greedy
+  std::vector<sample::CandidateSet> verify_sets_;       // likewise
   std::vector<TokenId> accepted_;
 };
 

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "backend/executor.h"
+#include "backend/machine_report.h"
 #include "model/weights.h"
 #include "runtime/open.h"
 
@@ -25,6 +26,8 @@ struct BackendFactory {
   std::unique_ptr<Executor> (*make)(const ModelConfig& config,
                                     const Weights& weights,
                                     const OpenOptions& options);
+  MachineReport (*report)(const OpenOptions& options);
+  MachineState (*state)();
 };
 
 const BackendFactory& cpu_backend();

@@ -4,6 +4,7 @@
 
 #include "cpu/cpu_executor.h"
 #include "runtime/backends.h"
+#include "runtime/cpu_report.h"
 
 namespace ds4 {
 
@@ -44,7 +45,9 @@ const BackendFactory& cpu_backend() {
       .make =
           [](const ModelConfig& config, const Weights& weights, const OpenOptions& options) {
             return cpu::make_cpu_executor(config, weights, options_of(options));
-          }};
+          },
+      .report = [](const OpenOptions& options) { return report_cpu(options.thread_count); },
+      .state = cpu_state};
   return factory;
 }
 

@@ -1,8 +1,5 @@
-#include <string>
-
-#include <fmt/format.h>
-
 #include "cuda/cuda_executor.h"
+#include "cuda/report.h"
 #include "runtime/backends.h"
 
 namespace ds4 {
@@ -16,16 +13,8 @@ cuda::CudaOptions options_of(const OpenOptions& options) {
           .codec = options.codec};
 }
 
-// A line for every tenth of the weights.
-std::function<void(std::uint64_t, std::uint64_t)> progress_lines(const LogSink& sink) {
-  return [&sink, tenth = std::uint64_t{0}](std::uint64_t done, std::uint64_t total) mutable {
-    const std::uint64_t now = done * 10 / total;
-    if (now == tenth) return;
-    tenth = now;
-    log(sink, LogLevel::kInfo,
-        fmt::format("loading weights: {} % of {} MiB", now * 10, total >> 20));
-  };
-}
+// What a card holds beside the plan: recorded passes, kernels and the driver's own stacks.
+constexpr std::uint64_t kReserveBytes = std::uint64_t{512} << 20;
 
 }  // namespace
 
@@ -36,15 +25,20 @@ const BackendFactory* cuda_backend() {
       .available_bytes = cuda::free_device_bytes,
       .plan =
           [](const ModelConfig& config, const Weights& weights, const OpenOptions& options) {
-            return cuda::plan_cuda_memory(config, weights, options_of(options), options.context);
+            auto items =
+                cuda::plan_cuda_memory(config, weights, options_of(options), options.context);
+            items.push_back({"reserve", kReserveBytes});
+            return items;
           },
       .make =
           [](const ModelConfig& config, const Weights& weights, const OpenOptions& options) {
             cuda::CudaOptions cuda_options = options_of(options);
             cuda_options.stage_times = options.stage_times;
-            cuda_options.progress = progress_lines(options.log);
+            cuda_options.progress = options.load_progress;
             return cuda::make_cuda_executor(config, weights, cuda_options);
-          }};
+          },
+      .report = [](const OpenOptions&) { return cuda::report_card(); },
+      .state = cuda::card_state};
   return &factory;
 }
 

@@ -173,7 +173,20 @@ std::uint32_t default_context(const ModelConfig& config) {
 OpenedExecutor open_executor(const OpenOptions& options) {
   auto model = load_model(options);
   auto executor = make_executor(options, *model);
-  return {std::move(model), std::move(executor)};
+  OpenedExecutor opened;
+  opened.traffic = weight_traffic(model->weights, model->config);
+  model->weights.for_each([&](const Weight& w) { opened.weight_bytes += w.bytes.size(); });
+  opened.resources = std::move(model);
+  opened.executor = std::move(executor);
+  return opened;
+}
+
+MachineReport report_machine(const OpenOptions& options) {
+  return chosen_backend(options).report(options);
+}
+
+MachineState machine_state(const OpenOptions& options) {
+  return chosen_backend(options).state();
 }
 
 std::unique_ptr<Engine> open_engine(const OpenOptions& options) {

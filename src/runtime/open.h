@@ -1,13 +1,16 @@
 #pragma once
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "backend/executor.h"
+#include "backend/machine_report.h"
 #include "base/log.h"
 #include "engine/engine.h"
+#include "model/traffic.h"
 
 namespace ds4 {
 
@@ -27,6 +30,8 @@ struct OpenOptions {
   std::filesystem::path steering;  // directions; empty: none
   float steering_attention_scale = 0;
   float steering_ffn_scale = 0;
+  // Weights on their way to a device, now and then and at the end; may be empty.
+  std::function<void(std::uint64_t done_bytes, std::uint64_t total_bytes)> load_progress;
   LogSink log;
 };
 
@@ -48,6 +53,8 @@ MemoryPlan plan_memory(const OpenOptions& options);
 // An executor over a model file, without a vocabulary: for tools that work on token ids.
 struct OpenedExecutor {
   std::shared_ptr<const void> resources;  // the mapped files; declared first, so that it goes last
+  WeightTraffic traffic;
+  std::uint64_t weight_bytes = 0;  // of the file's tensors that are bound
   std::unique_ptr<Executor> executor;
 };
 
@@ -58,6 +65,12 @@ OpenedExecutor open_executor(const OpenOptions& options);
 // with the plan's numbers when it does not fit, Error(kUnsupported) for a backend that is not built
 // in.
 std::unique_ptr<Engine> open_engine(const OpenOptions& options);
+
+// The machine that the options choose, and what it can do: takes some tenths of a second and,
+// beside the weights, 1 GiB.  Throws as open_engine() does for the backend.
+MachineReport report_machine(const OpenOptions& options);
+// The same machine at this moment.
+MachineState machine_state(const OpenOptions& options);
 
 // The context of who asks for none: 32768 tokens, or what the model was made for when that is less.
 std::uint32_t default_context(const ModelConfig& config);

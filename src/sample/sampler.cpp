@@ -78,6 +78,14 @@ TokenId argmax_excluding(std::span<const float> logits, TokenId excluded) {
   return first_maximum(logits, nullptr, excluded.value());
 }
 
+TokenId argmax(const CandidateSet& set) {
+  if (set.entries.empty()) throw_no_candidate();
+  const CandidateSet::Entry* best = &set.entries.front();
+  for (const CandidateSet::Entry& entry : set.entries)
+    if (entry.logit > best->logit) best = &entry;
+  return best->token;
+}
+
 double log_sum_exp(std::span<const float> logits) {
   const TokenId best = argmax(logits);
   const double largest = logits[static_cast<std::size_t>(best.value())];
@@ -123,6 +131,9 @@ void Sampler::keep_largest(std::size_t count) {
   const auto cut = candidates_.begin() + static_cast<std::ptrdiff_t>(count);
   std::nth_element(candidates_.begin(), cut, candidates_.end(), ranks_before);
   candidates_.erase(cut, candidates_.end());
+  // Back in order of id: sums over candidates then do not depend on what the cut dropped.
+  std::sort(candidates_.begin(), candidates_.end(),
+            [](const Candidate& a, const Candidate& b) { return a.token < b.token; });
 }
 
 void Sampler::weigh(float temperature) {
@@ -155,8 +166,8 @@ double Sampler::total_weight(std::size_t count) const {
 }
 
 // Brings to the front, in order of rank, the candidates up to and including the one at which the
-// cumulative weight reaches `mass`.  Returns how many those are.
-std::size_t Sampler::rank_until(double mass) {
+// cumulative weight reaches `mass`.
+Sampler::Head Sampler::rank_until(double mass) {
   double cumulative = 0;
   std::size_t ranked = 0;
   for (std::size_t kept = 0; kept < candidates_.size(); ++kept) {
@@ -168,9 +179,9 @@ std::size_t Sampler::rank_until(double mass) {
       std::sort(begin, end, ranks_before);
     }
     cumulative += candidates_[kept].weight;
-    if (cumulative >= mass) return kept + 1;
+    if (cumulative >= mass) return {kept + 1, true};
   }
-  return candidates_.size();
+  return {candidates_.size(), false};
 }
 
 // One draw over the first `count` candidates.
@@ -200,7 +211,38 @@ TokenId Sampler::sample(std::span<const float> logits,
   weigh(limits.temperature);
   const double total = total_weight(candidates_.size());
   drop_below(limits.min_p);
-  return draw(rank_until(limits.top_p * total));
+  return draw(rank_until(limits.top_p * total).count);
+}
+
+std::optional<TokenId> Sampler::sample(const CandidateSet& set, const SamplingOptions& options) {
+  const SamplingOptions limits = brought_into_range(options);
+  if (!set.complete) return std::nullopt;
+  if (limits.temperature <= 0) return argmax(set);
+  candidates_.clear();
+  for (const CandidateSet::Entry& entry : set.entries)
+    candidates_.push_back({entry.token, entry.logit, 0});
+  if (candidates_.empty()) throw_no_candidate();
+  if (limits.top_k == 0 && limits.top_p >= 1) {
+    if (!set.holds_min_p) return std::nullopt;
+    drop_hopeless(limits.min_p, limits.temperature);
+    weigh(limits.temperature);
+    drop_below(limits.min_p);
+    return draw(candidates_.size());
+  }
+  if (limits.top_k > 0) {
+    keep_largest(static_cast<std::size_t>(limits.top_k));
+    weigh(limits.temperature);
+    const double total = total_weight(candidates_.size());
+    drop_below(limits.min_p);
+    return draw(rank_until(limits.top_p * total).count);
+  }
+  // The total is known to a relative error: decided where both ends of it cut at the same token.
+  weigh(limits.temperature);
+  drop_below(limits.min_p);
+  const Head least = rank_until(limits.top_p * set.total * (1 - CandidateSet::kTotalError));
+  const Head most = rank_until(limits.top_p * set.total * (1 + CandidateSet::kTotalError));
+  if (least.count != most.count || (!most.reached && !set.holds_min_p)) return std::nullopt;
+  return draw(most.count);
 }
 
 std::span<const TokenLogprob> Sampler::top_logprobs(std::span<const float> logits,

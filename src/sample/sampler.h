@@ -1,10 +1,13 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
+#include "sample/candidates.h"
 #include "sample/random.h"
+#include "sample/sampler_options.h"
 #include "sample/token_set.h"
 #include "tensor/strong.h"
 
@@ -15,23 +18,6 @@
 // Equal logits rank by the lower id, everywhere.
 
 namespace ds4::sample {
-
-// More than this many candidates of a top-k cut are never kept.
-inline constexpr int kTopKMax = 1024;
-
-// How to draw.  The defaults are the product's.
-struct SamplingOptions {
-  float temperature = 1.0F;  // 0: always the most likely token, no draw; else > 0
-  int top_k = 0;             // 0: no cut; else keep that many, at most kTopKMax
-  float top_p = 1.0F;        // in (0, 1]: keep the smallest head of the ranking with this mass
-  float min_p = 0.05F;       // in [0, 1]: drop tokens below this share of the likeliest one's
-
-  // Throws Error(kInvalidArgument) with the field's name, its value and its range.
-  void validate() const;
-
-  // Always the most likely token.
-  static SamplingOptions greedy() { return {.temperature = 0, .top_k = 0, .top_p = 1, .min_p = 0}; }
-};
 
 // One token with its place in the distribution at temperature 1.
 struct TokenLogprob {
@@ -46,6 +32,9 @@ TokenId argmax(std::span<const float> logits, const TokenSet* allowed = nullptr)
 
 // The same without `excluded`: what would have come if that token could not, e.g. the end token.
 TokenId argmax_excluding(std::span<const float> logits, TokenId excluded);
+
+// The most likely token of a set; the first of the equally likely.  Throws as argmax() does.
+TokenId argmax(const CandidateSet& set);
 
 // log(sum over finite logits of e^logit).  Throws Error(kInternal) when none is finite.
 double log_sum_exp(std::span<const float> logits);
@@ -74,6 +63,11 @@ class Sampler {
                  const SamplingOptions& options,
                  const TokenSet* allowed = nullptr);
 
+  // The same token as from the whole row that `set` was taken from for these options, with the same
+  // random number; or none, and none drawn, when the set does not decide it: then sample() with the
+  // logits does.
+  std::optional<TokenId> sample(const CandidateSet& set, const SamplingOptions& options);
+
   // The `count` most likely tokens, likeliest first, at temperature 1 and without any cut; fewer
   // when fewer are finite, never more than kTopKMax.  Valid until the next call of this object.
   std::span<const TokenLogprob> top_logprobs(std::span<const float> logits, std::size_t count);
@@ -96,7 +90,12 @@ class Sampler {
   void drop_hopeless(float min_p, float temperature);
   void drop_below(double min_weight);
   double total_weight(std::size_t count) const;
-  std::size_t rank_until(double mass);
+  // How many candidates, likeliest first, have `mass` together, and whether they have.
+  struct Head {
+    std::size_t count;
+    bool reached;
+  };
+  Head rank_until(double mass);
   TokenId draw(std::size_t count);
 
   std::size_t vocab_size_;

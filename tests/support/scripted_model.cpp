@@ -39,6 +39,8 @@ class ScriptedExecutor final : public Executor {
     otherwise_ = tokenizer_->encode_with_special(options_.otherwise);
     for (const ScriptRule& rule : options_.rules)
       scripts_.push_back(tokenizer_->encode_with_special(rule.answer));
+    info_.candidate_rows_max = options_.keeps_logits ? 32 : 0;
+    kept_logits_.resize(std::size_t{info_.candidate_rows_max} * config_.vocab_size);
   }
 
   const ExecutorInfo& info() const override { return info_; }
@@ -56,8 +58,10 @@ class ScriptedExecutor final : public Executor {
   }
 
   void run(const Batch& batch, const BatchOutputs& outputs) override {
+    check_device();
     std::size_t out = 0;
     std::uint32_t sequences = 0;
+    const bool keeps = !outputs.candidates.empty();
     const SequenceId* last = nullptr;
     for (const BatchRow& row : batch.rows) {
       std::vector<TokenId>& history = histories_.at(row.sequence);
@@ -66,14 +70,22 @@ class ScriptedExecutor final : public Executor {
       if (last == nullptr || *last != row.sequence) ++sequences;
       last = &row.sequence;
       if (!row.wants_logits) continue;
-      float* logits = outputs.logits.data() + out++ * config_.vocab_size;
+      float* logits =
+          (keeps ? kept_logits_.data() : outputs.logits.data()) + out * config_.vocab_size;
       std::fill_n(logits, config_.vocab_size, 0.0F);
       logits[next_token(history).value()] = 100.0F;
+      if (keeps) fill(outputs.candidates[out], next_token(history));
+      ++out;
     }
     if (log_) log_->add(static_cast<std::uint32_t>(batch.rows.size()), sequences);
     std::this_thread::sleep_for(options_.per_run + options_.per_row * batch.rows.size());
   }
 
+  void read_logits(std::size_t index, std::span<float> logits) override {
+    check_device();
+    std::copy_n(kept_logits_.begin() + static_cast<std::ptrdiff_t>(index * config_.vocab_size),
+                config_.vocab_size, logits.begin());
+  }
   void draft(SequenceId, TokenId, std::uint32_t, std::span<float>) override { DS4_CHECK(false); }
   void truncate(SequenceId sequence, std::uint32_t length) override {
     histories_.at(sequence).resize(length);
@@ -143,11 +155,27 @@ class ScriptedExecutor final : public Executor {
     return said < script->size() ? (*script)[said] : tokenizer_->eos();
   }
 
+  void check_device() {
+    if (options_.lost_at_run == 0 || ++runs_ < options_.lost_at_run) return;
+    if (options_.lost != nullptr) *options_.lost = true;
+    throw Error(ErrorCode::kDevice, kLostDeviceMessage);
+  }
+
+  // Only the next token weighs anything: e^-100 of the others is below every cut.
+  static void fill(sample::CandidateSet& set, TokenId next) {
+    set.entries.assign(1, {next, 100.0F});
+    set.total = 1;
+    set.complete = true;
+    set.holds_min_p = true;
+  }
+
   ScriptedOptions options_;
   std::shared_ptr<const Tokenizer> tokenizer_;
   std::shared_ptr<ScriptLog> log_;
   std::vector<TokenId> otherwise_;
   std::vector<std::vector<TokenId>> scripts_;  // of the rules' answers
+  std::uint64_t runs_ = 0;
+  std::vector<float> kept_logits_;  // [candidate_rows_max, vocab_size]
   ModelConfig config_;
   ExecutorInfo info_;
   StateLayout layout_;

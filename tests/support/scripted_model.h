@@ -1,4 +1,5 @@
 #pragma once
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <memory>
@@ -23,7 +24,14 @@ struct ScriptedOptions {
   std::uint32_t rows_max = 256;
   std::chrono::microseconds per_row{0};  // what a row takes
   std::chrono::microseconds per_run{0};  // what a batch takes besides
+  // The device is lost at this run, counted from 1, and stays so; 0: it never is.
+  std::uint64_t lost_at_run = 0;
+  std::atomic<bool>* lost = nullptr;  // set when that happens; may be null
+  // Keeps the logits of up to 32 rows and hands over candidates, as a card does.
+  bool keeps_logits = false;
 };
+
+inline constexpr const char* kLostDeviceMessage = "the scripted device is lost";
 
 // Counts of what ran, for tests; synchronised.
 class ScriptLog {

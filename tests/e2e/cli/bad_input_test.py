@@ -138,6 +138,12 @@ class Input(support.CliTest):
     def test_a_backend_that_is_not_there(self):
         self.fails(1, "cpu", "-p", "a", "--backend", "abacus")
 
+    def test_cuda_without_it_or_without_a_card(self):
+        result = self.ds4("-p", "a", "-n", 1, "--backend", "cuda")
+        if result.code != 0:  # this machine has no card
+            self.assertEqual((result.code, result.text), (1, ""), result.err)
+            self.assertIn("backend 'cuda'", result.err)
+
     def test_a_full_disk(self):
         for flag in ("--dump-logprobs", "--dump-logits"):
             self.fails(1, "/dev/full", flag, "/dev/full", "-p", "a", "-n", 2)
