@@ -329,7 +329,7 @@ DS4_DEVICE void write_pair(const TileProduct& p,
   const std::uint32_t row = t + (odd ? 1 : 0);
   if (inside && row < count)
     *reinterpret_cast<std::uint32_t*>(p.out_rounded + std::size_t{table.out[row]} * p.out_stride +
-                                      output - (odd ? 1 : 0)) = pair;
+                                      2 * operand_pair(output / 2)) = pair;
 }
 
 template <ElementType type, std::uint32_t kRows, bool kGated, class Table>
