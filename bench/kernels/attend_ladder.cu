@@ -222,7 +222,7 @@ void print(const std::string& name,
            double limit) {
   std::printf("%-40s %9.1f us  floor %8.1f us  %5.0f TF/s  error %.1e%s\n", name.c_str(),
               seconds * 1e6, flops / most.flops * 1e6, flops / seconds * 1e-12, error,
-              error < limit ? "" : "  WRONG");
+              verdict(error, limit));
 }
 
 void attend_case(cuda::Stream& stream, const Ceilings& most, const Chunk& chunk) {
@@ -351,8 +351,10 @@ void select_case(cuda::Stream& stream, const Ceilings& most, const Chunk& chunk)
 
 }  // namespace
 
-void attend_ladder(cuda::Stream& stream, const Ceilings& most) {
-  for (const std::uint32_t first : {0U, 30720U, 126976U})
+void attend_ladder(cuda::Stream& stream,
+                   const Ceilings& most,
+                   const std::vector<std::uint32_t>& firsts) {
+  for (const std::uint32_t first : firsts)
     for (const std::uint32_t ratio : {4U, 128U}) {
       const Chunk chunk(2048, first, ratio);
       attend_case(stream, most, chunk);

@@ -17,9 +17,11 @@ class Device {
   explicit Device(std::size_t count) : count_(count) {
     cuda::check(cudaMalloc(&data_, count * sizeof(T)), "allocating");
   }
+  // Streams of the cases do not wait for copies and fills: these are complete when they return.
   explicit Device(const std::vector<T>& from) : Device(from.size()) {
     cuda::check(cudaMemcpy(data_, from.data(), count_ * sizeof(T), cudaMemcpyHostToDevice),
                 "uploading");
+    cuda::check(cudaDeviceSynchronize(), "uploading");
   }
   Device(const Device&) = delete;
   Device& operator=(const Device&) = delete;
@@ -27,7 +29,10 @@ class Device {
   T* get() const { return data_; }
   std::size_t count() const { return count_; }
   // Every byte 0xFF: NaN, so that what nothing wrote shows.
-  void poison() { cuda::check(cudaMemset(data_, 0xFF, count_ * sizeof(T)), "poisoning"); }
+  void poison() {
+    cuda::check(cudaMemset(data_, 0xFF, count_ * sizeof(T)), "poisoning");
+    cuda::check(cudaDeviceSynchronize(), "poisoning");
+  }
   std::vector<T> download() const {
     std::vector<T> to(count_);
     cuda::check(cudaMemcpy(to.data(), data_, count_ * sizeof(T), cudaMemcpyDeviceToHost),
@@ -72,7 +77,21 @@ struct Ceilings {
 };
 Ceilings ceilings(cuda::Stream& stream);
 
+// Results that were wrong so far.
+inline int wrong_results = 0;
+// What to print behind an error.
+inline const char* verdict(double error, double limit) {
+  if (error < limit) return "";
+  ++wrong_results;
+  return "  WRONG";
+}
+
 void tile_ladder(cuda::Stream& stream, const Ceilings& most);
-void attend_ladder(cuda::Stream& stream, const Ceilings& most);
+// Every format, width and use of a tile product, small, both ways.
+void check_tiles(cuda::Stream& stream);
+// Positions that chunks begin at.
+void attend_ladder(cuda::Stream& stream,
+                   const Ceilings& most,
+                   const std::vector<std::uint32_t>& firsts);
 
 }  // namespace ds4::ladder

@@ -4,6 +4,7 @@
 //   tiles       src/cuda/tile_product.cuh by warps' matrix instructions
 //   groups      the same by warpgroups', where the card has them
 #include <cmath>
+#include <cstring>
 #include <random>
 #include <string>
 
@@ -29,13 +30,16 @@ constexpr std::size_t operand_column(std::size_t c) {
 // out[i][o] of the first rows.
 template <ElementType type>
 DS4_KERNEL void naive(Matrix m,
-                      const cuda::Grid* grid,
+                      const std::byte* grid,
                       const std::uint16_t* x,
                       const std::uint16_t* rest,
                       std::uint32_t x_stride,
                       std::uint32_t slab,
                       double* out) {
   using C = cuda::Codec<type>;
+  DS4_SHARED cuda::Codebook book;
+  cuda::load_codebook(grid, &book);
+  cuda::block_sync();
   const std::uint32_t o = blockIdx.x * blockDim.x + threadIdx.x;
   double sum = 0;
   for (std::uint32_t unit = 0; unit < m.columns / C::kUnit; ++unit) {
@@ -52,7 +56,7 @@ DS4_KERNEL void naive(Matrix m,
     }
     for (int s = 0; s < C::kSegments; ++s) {
       float w[8];
-      C::decode(u, s, grid, w);
+      C::decode(u, s, &book, w);
       const std::size_t at = std::size_t{blockIdx.y} * x_stride + C::column(unit, s);
       for (int i = 0; i < 8; ++i) {
         const std::size_t place = operand_column(at + i);
@@ -88,9 +92,17 @@ struct RandomMatrix {
                                            std::size_t count,
                                            std::uint32_t seed) {
     std::vector<std::byte> all = bytes(count, seed);
-    if (type != ElementType::kF16) return all;
-    for (std::size_t i = 0; i < count; i += 2)
-      put_half(all, i, (static_cast<float>(static_cast<int>(all[i])) - 127.5F) * 1e-4F);
+    const auto value = [&](std::size_t at) {
+      return (static_cast<float>(static_cast<int>(all[at])) - 127.5F) * 1e-4F;
+    };
+    if (type == ElementType::kF16)
+      for (std::size_t i = 0; i < count; i += 2)
+        put_half(all, i, value(i));
+    const std::size_t size = type == ElementType::kF32 ? 4 : type == ElementType::kBF16 ? 2 : 0;
+    for (std::size_t i = 0; size != 0 && i < count; i += size) {
+      const float v = value(i);
+      std::memcpy(&all[i], reinterpret_cast<const std::byte*>(&v) + 4 - size, size);
+    }
     return all;
   }
   // Scales that are numbers; block scales around 0.001.
@@ -108,6 +120,14 @@ struct RandomMatrix {
       if (type == ElementType::kQ8_0 || type == ElementType::kIQ2XXS)
         for (std::size_t i = 0; i < row_bytes; i += 2)
           put_half(all, first + i, value(first + i));
+      if (type == ElementType::kMXFP4)
+        for (std::size_t i = 0; i < row_bytes; ++i)
+          all[first + i] = (all[first + i] & std::byte{3}) | std::byte{116};
+      if (type == ElementType::kQ4K)
+        for (std::size_t i = 0; i < row_bytes; i += 16) {
+          put_half(all, first + i, value(first + i));
+          put_half(all, first + i + 2, value(first + i + 2));
+        }
       if (type == ElementType::kQ2K)
         for (std::size_t i = columns / 16; i < row_bytes; i += 2)
           put_half(all, first + i, value(first + i));
@@ -137,9 +157,12 @@ struct RandomMatrix {
   }
   static std::size_t block_columns(ElementType type) {
     switch (type) {
+      case ElementType::kF32:
       case ElementType::kF16:
+      case ElementType::kBF16:
         return 1;
       case ElementType::kQ8_0:
+      case ElementType::kMXFP4:
         return 32;
       default:
         return 256;
@@ -181,6 +204,8 @@ double relative_distance(const std::vector<double>& expected, const std::vector<
   return std::sqrt(error / size);
 }
 
+constexpr double kErrorMax = 2e-3;
+
 void report(const std::string& name,
             const Ceilings& most,
             double seconds,
@@ -190,7 +215,15 @@ void report(const std::string& name,
   const double floor = std::max(flops / most.flops, bytes / most.bytes_per_second);
   std::printf("%-34s %9.1f us  floor %8.1f us  %5.0f TF/s  %5.2f TB/s  %4.0f %%  error %.1e%s\n",
               name.c_str(), seconds * 1e6, floor * 1e6, flops / seconds * 1e-12,
-              bytes / seconds * 1e-12, 100 * floor / seconds, error, error < 2e-3 ? "" : "  WRONG");
+              bytes / seconds * 1e-12, 100 * floor / seconds, error, verdict(error, kErrorMax));
+}
+
+// Rounded outputs in the order of their columns.
+std::vector<double> plain_order(const std::vector<std::uint16_t>& rounded) {
+  std::vector<double> all(rounded.size());
+  for (std::size_t i = 0; i < all.size(); ++i)
+    all[i] = f16_to_f32(rounded[operand_column(i)]);
+  return all;
 }
 
 const char* way(bool portable) {
@@ -205,11 +238,11 @@ std::vector<double> naive_rows(const Matrix& m,
                                const std::uint16_t* x,
                                const std::uint16_t* rest,
                                std::uint32_t x_stride,
-                               std::uint32_t slab) {
-  Device<double> out(std::size_t{kCheckedRows} * m.rows);
-  naive<type><<<dim3(m.rows / 64, kCheckedRows), 64>>>(
-      m, reinterpret_cast<const cuda::Grid*>(grid_of_card().get()), x, rest, x_stride, slab,
-      out.get());
+                               std::uint32_t slab,
+                               std::uint32_t rows = kCheckedRows) {
+  Device<double> out(std::size_t{rows} * m.rows);
+  naive<type><<<dim3(m.rows / 64, rows), 64>>>(m, grid_of_card().get(), x, rest, x_stride, slab,
+                                               out.get());
   cuda::check(cudaDeviceSynchronize(), "naive");
   return out.download();
 }
@@ -306,6 +339,11 @@ constexpr std::uint32_t kWidth = 4096, kInner = 2048, kSlots = Routing::kUsed + 
 constexpr float kLimit = 7.0F;
 constexpr float kPairWeight = 0.25F;
 
+double gated(double gate, double up) {
+  const double a = std::min<double>(gate, kLimit);
+  return a / (1 + std::exp(-a)) * std::clamp<double>(up, -kLimit, kLimit) * kPairWeight;
+}
+
 // A layer's routed experts.
 struct Experts {
   RandomMatrix gate{ElementType::kIQ2XXS, Routing::kExperts, kInner, kWidth, 1};
@@ -328,10 +366,8 @@ void gate_up_case(cuda::Stream& stream,
   const auto g = naive_rows<ElementType::kIQ2XXS>(w.gate.m, x.get(), nullptr, kWidth, slab);
   const auto u = naive_rows<ElementType::kIQ2XXS>(w.up.m, x.get(), nullptr, kWidth, slab);
   std::vector<double> expected(kInner);
-  for (std::uint32_t i = 0; i < kInner; ++i) {
-    const double a = std::min<double>(g[i], kLimit);
-    expected[i] = a / (1 + std::exp(-a)) * std::clamp<double>(u[i], -kLimit, kLimit) * kPairWeight;
-  }
+  for (std::uint32_t i = 0; i < kInner; ++i)
+    expected[i] = gated(g[i], u[i]);
   for (const bool portable : {true, false}) {
     mid.poison();
     const double seconds = median_seconds(stream, [&] {
@@ -350,10 +386,8 @@ void gate_up_case(cuda::Stream& stream,
                                     .grid = grid_of_card().get(),
                                     .portable = portable});
     });
-    const std::vector<std::uint16_t> all = mid.download();
-    std::vector<double> found(kInner);
-    for (std::uint32_t i = 0; i < kInner; ++i)
-      found[i] = f16_to_f32(all[operand_column(i)]);
+    std::vector<double> found = plain_order(mid.download());
+    found.resize(kInner);
     report(
         "gate and up IQ2_XXS, " + std::to_string(rows) + way(portable), most, seconds,
         4.0 * pairs * kInner * kWidth,
@@ -409,7 +443,145 @@ void expert_cases(cuda::Stream& stream,
   down_case(stream, most, w, routing, tiles);
 }
 
+// One line of a check.
+void judge(const std::string& name,
+           const std::vector<double>& expected,
+           std::vector<double> found) {
+  const bool finite =
+      std::all_of(found.begin(), found.end(), [](double v) { return std::isfinite(v); });
+  const double error = finite ? relative_distance(expected, found) : INFINITY;
+  std::printf("%-50s error %.1e%s\n", name.c_str(), error, verdict(error, kErrorMax));
+}
+
+// Plain products of every width, with x in one part and in two, and in groups to rounded outputs.
+template <ElementType type>
+void check_plain(cuda::Stream& stream, const char* type_name, std::uint32_t rows, bool split) {
+  constexpr std::uint32_t kOutputs = 320, kColumns = 768, kGroups = 2;
+  const RandomMatrix w(type, 1, kOutputs, kColumns, 1);
+  const std::uint32_t stride = kGroups * kColumns;
+  const Device<std::uint16_t> x(random_halves(std::size_t{rows} * stride, 2.0F, 3));
+  const Device<std::uint16_t> rest(random_halves(std::size_t{rows} * stride, 0.5F, 4));
+  const std::uint16_t* used_rest = split ? rest.get() : nullptr;
+  const auto first = naive_rows<type>(w.m, x.get(), used_rest, stride, 0, rows);
+  auto grouped = naive_rows<type>(w.m, x.get() + kColumns, nullptr, stride, 0, rows);
+  for (std::uint32_t r = 0; r < rows; ++r)
+    std::copy_n(&first[std::size_t{r} * kOutputs], kOutputs / kGroups,
+                &grouped[std::size_t{r} * kOutputs]);
+  for (const bool portable : {true, false}) {
+    const std::string name =
+        std::string(type_name) + (split ? " split, " : ", ") + std::to_string(rows) + way(portable);
+    Device<float> out(first.size());
+    out.poison();
+    TileProduct product{.w = w.m,
+                        .x = x.get(),
+                        .x_rest = used_rest,
+                        .x_stride = stride,
+                        .out = out.get(),
+                        .out_stride = kOutputs,
+                        .rows = rows,
+                        .grid = grid_of_card().get(),
+                        .portable = portable};
+    cuda::run_tile_product(stream, "plain", product);
+    stream.synchronize(name.c_str());
+    const std::vector<float> all = out.download();
+    judge(name, first, {all.begin(), all.end()});
+    if (split) continue;
+    Device<std::uint16_t> rounded(first.size());
+    rounded.poison();
+    product.out = nullptr;
+    product.out_rounded = rounded.get();
+    product.groups = kGroups;
+    product.group_columns = kColumns;
+    cuda::run_tile_product(stream, "rounded", product);
+    stream.synchronize(name.c_str());
+    judge(name + ", rounded", grouped, plain_order(rounded.download()));
+  }
+}
+
+// Gated products and plain ones of experts, three rows' pairs of them.
+template <ElementType type>
+void check_experts(cuda::Stream& stream, const char* type_name, std::uint32_t rows) {
+  constexpr std::uint32_t kOutputs = 64, kColumns = 512;
+  const RandomMatrix gate(type, Routing::kExperts, kOutputs, kColumns, 1);
+  const RandomMatrix up(type, Routing::kExperts, kOutputs, kColumns, 2);
+  Routing routing(rows);
+  const cuda::ExpertTiles tiles = routing.group(stream);
+  const Device<std::uint16_t> x(random_halves(std::size_t{rows} * kColumns, 2.0F, 3));
+  const Device<float> weights(std::vector<float>(std::size_t{rows} * Routing::kUsed, kPairWeight));
+  const std::uint32_t checked[] = {0, rows / 2, rows - 1};
+  std::vector<double> middle, plain;
+  for (const std::uint32_t r : checked)
+    for (std::uint32_t k = 0; k < Routing::kUsed; ++k) {
+      const auto slab = static_cast<std::uint32_t>(routing.chosen[r * Routing::kUsed + k]);
+      const std::uint16_t* row = x.get() + std::size_t{r} * kColumns;
+      const auto g = naive_rows<type>(gate.m, row, nullptr, kColumns, slab, 1);
+      const auto u = naive_rows<type>(up.m, row, nullptr, kColumns, slab, 1);
+      for (std::uint32_t i = 0; i < kOutputs; ++i)
+        middle.push_back(gated(g[i], u[i]));
+      plain.insert(plain.end(), g.begin(), g.end());
+    }
+  for (const bool portable : {true, false}) {
+    const std::string name =
+        std::string(type_name) + " experts, " + std::to_string(rows) + way(portable);
+    Device<std::uint16_t> mid(std::size_t{rows} * kSlots * kOutputs);
+    Device<float> out(mid.count());
+    mid.poison();
+    out.poison();
+    TileProduct product{.w = gate.m,
+                        .up = up.m,
+                        .x = x.get(),
+                        .x_stride = kColumns,
+                        .out_rounded = mid.get(),
+                        .out_stride = kOutputs,
+                        .experts = tiles,
+                        .x_divisor = kSlots,
+                        .limit = kLimit,
+                        .weights = weights.get(),
+                        .slots = kSlots,
+                        .grid = grid_of_card().get(),
+                        .portable = portable};
+    cuda::run_gated_tile_product(stream, "gated", product);
+    product.out_rounded = nullptr;
+    product.out = out.get();
+    product.weights = nullptr;
+    cuda::run_tile_product(stream, "plain", product);
+    stream.synchronize(name.c_str());
+    const std::vector<double> all_mid = plain_order(mid.download());
+    const std::vector<float> all_out = out.download();
+    std::vector<double> found_mid, found_out;
+    for (const std::uint32_t r : checked) {
+      const std::size_t at = std::size_t{r} * kSlots * kOutputs;
+      constexpr std::size_t kCount = Routing::kUsed * kOutputs;
+      found_mid.insert(found_mid.end(), &all_mid[at], &all_mid[at] + kCount);
+      found_out.insert(found_out.end(), &all_out[at], &all_out[at] + kCount);
+    }
+    judge(name + ", gated", middle, found_mid);
+    judge(name, plain, found_out);
+  }
+}
+
+template <ElementType type>
+void check_type(cuda::Stream& stream, const char* name) {
+  for (const std::uint32_t rows : {7U, 30U, 33U, 64U, 65U, 90U, 100U, 128U, 300U}) {
+    check_plain<type>(stream, name, rows, false);
+    if constexpr (!cuda::Codec<type>::kQuantised) check_plain<type>(stream, name, rows, true);
+  }
+  for (const std::uint32_t rows : {200U, 1500U, 4096U})
+    check_experts<type>(stream, name, rows);
+}
+
 }  // namespace
+
+void check_tiles(cuda::Stream& stream) {
+  check_type<ElementType::kF32>(stream, "F32");
+  check_type<ElementType::kF16>(stream, "F16");
+  check_type<ElementType::kBF16>(stream, "BF16");
+  check_type<ElementType::kQ8_0>(stream, "Q8_0");
+  check_type<ElementType::kIQ2XXS>(stream, "IQ2_XXS");
+  check_type<ElementType::kMXFP4>(stream, "MXFP4");
+  check_type<ElementType::kQ4K>(stream, "Q4_K");
+  check_type<ElementType::kQ2K>(stream, "Q2_K");
+}
 
 void tile_ladder(cuda::Stream& stream, const Ceilings& most) {
   for (const std::uint32_t rows : {32U, 2048U, 4096U}) {

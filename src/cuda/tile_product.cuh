@@ -227,6 +227,14 @@ DS4_DEVICE void make_operands(const std::uint32_t (&low)[4],
   }
 }
 
+// Operands in registers of their own.  Codes that need no decoding are the operands themselves, and
+// the next group of columns would be put into their registers while instructions still read them.
+DS4_DEVICE void own_operands(std::uint32_t (&a)[2][2][4]) {
+#pragma unroll
+  for (int i = 0; i < 16; ++i)
+    a[i / 8][i / 4 % 2][i % 4] = group_operand(a[i / 8][i / 4 % 2][i % 4]);
+}
+
 // The same by the whole block in the background; two instructions an operand, 16 columns each.
 template <std::uint32_t kRows>
 DS4_DEVICE void multiply_rows_by_group(const std::uint32_t (&a)[2][2][4],
@@ -275,6 +283,7 @@ DS4_DEVICE void multiply_step(const WeightGroup<type>& weights,
       make_operands(low, high, a[m]);
     }
     if constexpr (kGroup) {
+      own_operands(a);
       multiply_rows_by_group<kRows>(a, stage, half, sum);
       if constexpr (kSplit) multiply_rows_by_group<kRows>(a, stage + rest, half, sum);
     } else {

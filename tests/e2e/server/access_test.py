@@ -5,6 +5,7 @@ Runs ds4_scripted_server (DS4_SCRIPTED_SERVER), whose model says what the rules 
 import http.client
 import json
 import os
+import shutil
 import socket
 import ssl
 import stat
@@ -186,6 +187,7 @@ class Addresses(unittest.TestCase):
         self.assertEqual(server.stop(), 0)
 
 
+@unittest.skipUnless(shutil.which("openssl"), "no openssl program to make a certificate with")
 class Tls(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
