@@ -508,7 +508,7 @@ DS4_KERNEL void add_parts(AttendJob job) {
   const float sum = expf(job.sinks[head] - largest) + warp_sum(part_sum * keep);
   const std::uint32_t c = threadIdx.x * 8;
   float v[8] = {};
-#pragma unroll 4
+#pragma unroll 8
   for (std::uint32_t p = 0; p < job.splits; ++p) {
     const float weight = shuffle_from(keep, static_cast<int>(p));
     float x[8];
