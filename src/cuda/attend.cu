@@ -83,9 +83,10 @@ struct Shared : Operands<kTiles, kGroup> {
   float keep[kTiles * 16];
   // Of the row's position: cosine and sine of every pair of the rotated channels.
   float turns[kRopeDim / 2][2];
-  // The next tile, packed.
-  alignas(16) std::byte packed[kTile][kRowBytes];
 };
+
+// The next tile, packed, behind the rest where a block has room for it (AttendJob::ahead).
+using PackedTile = std::byte[kTile][kRowBytes];
 
 struct Visible {
   std::uint32_t window_first, window_count, total;
@@ -427,18 +428,17 @@ DS4_DEVICE Shared<kTiles, kGroup>& shared_memory() {
 
 // The tile from visible row `first` on to shared memory in the background, a warp eight rows.  Rows
 // past the end repeat the last one: their weights are zero, and shared memory stays finite.
-template <class S>
 DS4_DEVICE void fetch_tile(const AttendJob& job,
                            const StepRow& row,
                            std::uint32_t r,
                            const Visible& visible,
                            const LayerState& state,
                            std::uint32_t first,
-                           S& s) {
+                           PackedTile& packed) {
   constexpr std::uint32_t kWarpRows = kTile / (kThreads / 32);
   const std::uint32_t lane = threadIdx.x % 32;
   const std::uint32_t first_row = threadIdx.x / 32 * kWarpRows;
-  if (first < visible.total) {
+  if (job.ahead && first < visible.total) {
     std::uint32_t index = first + first_row + lane % kWarpRows;
     if (index >= visible.total) index = visible.total - 1;
     const auto mine = reinterpret_cast<std::uintptr_t>(row_at(job, row, r, visible, state, index));
@@ -447,7 +447,7 @@ DS4_DEVICE void fetch_tile(const AttendJob& job,
       const auto* from =
           reinterpret_cast<const std::byte*>(shuffle_from(mine, static_cast<int>(i)));
       for (std::uint32_t c = lane * 8; c < kRowBytes; c += 256)
-        copy_async_8(&s.packed[first_row + i][c], from + c);
+        copy_async_8(&packed[first_row + i][c], from + c);
     }
   }
   copy_async_commit();
@@ -456,13 +456,14 @@ DS4_DEVICE void fetch_tile(const AttendJob& job,
 template <std::uint32_t kTiles, bool kGroup>
 DS4_KERNEL void DS4_BOUNDS(kThreads, 1) attend(AttendJob job) {
   auto& s = shared_memory<kTiles, kGroup>();
+  auto& packed = *reinterpret_cast<PackedTile*>(&s + 1);
   wait_for_inputs();
   const std::uint32_t r = blockIdx.z;
   const std::uint32_t first_head = blockIdx.y * kTiles * 16;
   const StepRow row = job.step.rows[r];
   const Visible visible = visible_rows(job, row);
   const LayerState state = job.step.states[std::size_t{row.sequence} * job.step.layers + job.layer];
-  fetch_tile(job, row, r, visible, state, blockIdx.x * kTile, s);
+  fetch_tile(job, row, r, visible, state, blockIdx.x * kTile, packed);
   load_query<kTiles>(job, row, r, first_head, s);
   float out[8 * kTiles][4] = {};
   for (std::uint32_t first = blockIdx.x * kTile; first < visible.total;
@@ -472,11 +473,12 @@ DS4_KERNEL void DS4_BOUNDS(kThreads, 1) attend(AttendJob job) {
     block_sync();  // the tile before is no longer read, the next one is there
 #pragma unroll 2
     for (std::uint32_t i = threadIdx.x / 32; i < kTile; i += kThreads / 32) {
-      unpack_row(s.packed[i], i, s);
+      const std::uint32_t index = first + (i < count ? i : count - 1);
+      unpack_row(job.ahead ? packed[i] : row_at(job, row, r, visible, state, index), i, s);
     }
     if constexpr (kGroup) publish_shared();
     block_sync();
-    fetch_tile(job, row, r, visible, state, first + gridDim.x * kTile, s);
+    fetch_tile(job, row, r, visible, state, first + gridDim.x * kTile, packed);
     score_tile(s);
     block_sync();
     weigh_tile(s, count);
@@ -506,7 +508,7 @@ DS4_KERNEL void add_parts(AttendJob job) {
   const float sum = expf(job.sinks[head] - largest) + warp_sum(part_sum * keep);
   const std::uint32_t c = threadIdx.x * 8;
   float v[8] = {};
-#pragma unroll 4
+#pragma unroll 8
   for (std::uint32_t p = 0; p < job.splits; ++p) {
     const float weight = shuffle_from(keep, static_cast<int>(p));
     float x[8];
@@ -537,32 +539,38 @@ DS4_KERNEL void add_parts(AttendJob job) {
 }
 
 template <std::uint32_t kTiles, bool kGroup>
-void launch_attend(Stream& stream, const AttendJob& job) {
+constexpr std::size_t shared_bytes() {
+  return sizeof(Shared<kTiles, kGroup>) + (kGroup ? kGroupAlignment : 0);
+}
+
+template <std::uint32_t kTiles, bool kGroup>
+void launch_attend(Stream& stream, const DeviceInfo& device, AttendJob job) {
+  job.ahead = shared_bytes<kTiles, kGroup>() + sizeof(PackedTile) <= device.shared_bytes_max;
   launch(stream, "attending",
          {.grid_x = job.splits,
           .grid_y = (job.head_count + kTiles * 16 - 1) / (kTiles * 16),
           .grid_z = job.step.count,
           .threads = kThreads,
-          .shared_bytes = sizeof(Shared<kTiles, kGroup>) + (kGroup ? kGroupAlignment : 0)},
+          .shared_bytes = shared_bytes<kTiles, kGroup>() + (job.ahead ? sizeof(PackedTile) : 0)},
          attend<kTiles, kGroup>, job);
 }
 
 // Whole rows of many heads.
-void launch_wide(Stream& stream, const AttendJob& job) {
+void launch_wide(Stream& stream, const DeviceInfo& device, const AttendJob& job) {
   if constexpr (kWarpgroups) {
-    if (has_warpgroups() && !job.portable) return launch_attend<4, true>(stream, job);
+    if (has_warpgroups() && !job.portable) return launch_attend<4, true>(stream, device, job);
   }
-  launch_attend<4, false>(stream, job);
+  launch_attend<4, false>(stream, device, job);
 }
 
 }  // namespace
 
 void attend_rows(Stream& stream, const DeviceInfo& device, const AttendJob& job) {
   if (job.splits == 1 && job.head_count > 16 &&
-      sizeof(Shared<4, false>) + 1024 <= device.shared_bytes_max) {
-    launch_wide(stream, job);
+      shared_bytes<4, false>() <= device.shared_bytes_max) {
+    launch_wide(stream, device, job);
   } else {
-    launch_attend<1, false>(stream, job);
+    launch_attend<1, false>(stream, device, job);
   }
   if (job.splits == 1) return;
   launch(stream, "joining attention parts",

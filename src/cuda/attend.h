@@ -30,6 +30,7 @@ struct AttendJob {
   std::uint32_t splits = 1;
   float* part_values = nullptr;  // [rows, splits, head_count, kHeadDim]
   float* part_sums = nullptr;    // [rows, splits, head_count, 2]: largest score, sum
+  bool ahead = false;            // set by attend_rows(): tiles are fetched while others are used
   bool portable = false;         // without what only some cards have
 };
 

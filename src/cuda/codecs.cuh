@@ -22,6 +22,7 @@ namespace ds4::cuda {
 //   finish()        what the four lanes of a row have to tell each other; every lane of the warp
 //                   calls it once after load()
 //   integers()      the segment as 8 small integers:  value = scale * integer - min
+//   block_factor(), segment_factor()     scale in two factors, the first for 256 columns
 //   scale(), min_scale(), min_code()     min = min_scale * min_code; the codes are below 64
 //   kBlockScale     whether scale() is one for all 256 columns of a block
 //   kHasMins
@@ -143,6 +144,15 @@ struct QuantisedCodec {
   static DS4_DEVICE std::uint32_t column(std::uint32_t unit, int segment) {
     return unit / 4 * (32 * kSegments) + static_cast<std::uint32_t>(segment) * 32 + unit % 4 * 8;
   }
+  // scale() in two factors, the first one for all 256 columns of a block.
+  template <class Unit>
+  static DS4_DEVICE float block_factor(const Unit&) {
+    return 1.0F;
+  }
+  template <class Unit>
+  static DS4_DEVICE float segment_factor(const Unit& u, int segment) {
+    return Self::scale(u, segment);
+  }
   template <class Unit>
   static DS4_DEVICE void decode(const Unit& u, int segment, const Codebook* book, float (&w)[8]) {
     std::uint32_t words[2];
@@ -214,7 +224,11 @@ struct Codec<ElementType::kIQ2XXS> : QuantisedCodec<Codec<ElementType::kIQ2XXS>,
     w[1] = pick_bytes(kPositive, kNegative, selectors >> 16);
   }
   static DS4_DEVICE float scale(const Unit& u, int s) {
-    return half_to_float(u.d) * static_cast<float>(2 * ((u.scales >> (4 * s)) & 15) + 1) * 0.125F;
+    return block_factor(u) * segment_factor(u, s);
+  }
+  static DS4_DEVICE float block_factor(const Unit& u) { return half_to_float(u.d) * 0.125F; }
+  static DS4_DEVICE float segment_factor(const Unit& u, int s) {
+    return static_cast<float>(2 * ((u.scales >> (4 * s)) & 15) + 1);
   }
 
  private:
@@ -283,11 +297,15 @@ struct Codec<ElementType::kQ4K> : QuantisedCodec<Codec<ElementType::kQ4K>, 4> {
     w[0] = ((s < 2 ? u.q.x : u.q.z) >> shift) & 0x0F0F0F0FU;
     w[1] = ((s < 2 ? u.q.y : u.q.w) >> shift) & 0x0F0F0F0FU;
   }
-  static DS4_DEVICE float scale(const Unit& u, int s) {
+  static DS4_DEVICE float segment_factor(const Unit& u, int s) {
     const std::uint32_t low = byte_of(u.header.y, s);
     const std::uint32_t code =
         u.first == 0 ? low & 63 : (byte_of(u.header.w, s) & 15) | ((low >> 6) << 4);
-    return half_of_pair(u.header.x, 0) * static_cast<float>(code);
+    return static_cast<float>(code);
+  }
+  static DS4_DEVICE float block_factor(const Unit& u) { return half_of_pair(u.header.x, 0); }
+  static DS4_DEVICE float scale(const Unit& u, int s) {
+    return block_factor(u) * segment_factor(u, s);
   }
   static DS4_DEVICE float min_scale(const Unit& u) { return half_of_pair(u.header.x, 1); }
   static DS4_DEVICE std::uint32_t min_code(const Unit& u, int s) {

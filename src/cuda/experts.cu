@@ -20,41 +20,47 @@ DS4_DEVICE float router_score(float logit) {
   return sqrtf(logit < -20.0F ? expf(logit) : log1pf(expf(logit)));
 }
 
-// One block a row, one thread an expert.  An expert's place is the number of those before it:
-// larger ones, and of equals those of lower number.
-DS4_KERNEL void route(RouteJob job) {
+// One block a row, `parts` neighbouring threads an expert.  An expert's place is the number of
+// those before it: larger ones, and of equals those of lower number.
+DS4_KERNEL void route(RouteJob job, std::uint32_t parts) {
   DS4_SHARED float score[kExpertsMax];
   DS4_SHARED float biased[kExpertsMax];
   DS4_SHARED std::uint32_t chosen[kExpertsUsedMax];
   wait_for_inputs();
   const std::uint32_t r = blockIdx.x;
-  const std::uint32_t e = threadIdx.x;
+  const std::uint32_t e = threadIdx.x / parts;
+  const std::uint32_t part = threadIdx.x % parts;
+  const std::uint32_t places = blockDim.x / parts;
   float mine = -INFINITY;
   if (e < job.expert_count) {
-    score[e] = router_score(job.logits[std::size_t{r} * job.expert_count + e]);
-    const float value = score[e] + (job.bias == nullptr ? 0.0F : job.bias[e]);
+    const float own = router_score(job.logits[std::size_t{r} * job.expert_count + e]);
+    const float value = own + (job.bias == nullptr ? 0.0F : job.bias[e]);
     if (value > mine) mine = value;  // what is not a number counts as the smallest
+    if (part == 0) score[e] = own;
   }
-  biased[e] = mine;
-  if (job.hash_table != nullptr && e < job.used) {
+  if (part == 0) biased[e] = mine;
+  if (job.hash_table != nullptr && e < job.used && part == 0) {
     chosen[e] = static_cast<std::uint32_t>(
         job.hash_table[static_cast<std::size_t>(job.step.rows[r].token) * job.used + e]);
   }
   block_sync();
-  if (job.hash_table == nullptr && e < job.expert_count) {
+  if (job.hash_table == nullptr) {
     std::uint32_t place = 0;
+    const std::uint32_t end = places / parts * (part + 1);
 #pragma unroll 4
-    for (std::uint32_t i = 0; i < blockDim.x; i += 4) {
+    for (std::uint32_t i = places / parts * part; i < end; i += 4) {
       const Float4 v = *reinterpret_cast<const Float4*>(&biased[i]);
       place += v.x > mine || (v.x == mine && i < e) ? 1 : 0;
       place += v.y > mine || (v.y == mine && i + 1 < e) ? 1 : 0;
       place += v.z > mine || (v.z == mine && i + 2 < e) ? 1 : 0;
       place += v.w > mine || (v.w == mine && i + 3 < e) ? 1 : 0;
     }
-    if (place < job.used) chosen[place] = e;
+    for (std::uint32_t mask = 1; mask < parts; mask *= 2)
+      place += shuffle_xor(place, static_cast<int>(mask));
+    if (part == 0 && e < job.expert_count && place < job.used) chosen[place] = e;
   }
   block_sync();
-  if (e >= job.used) return;
+  if (e >= job.used || part != 0) return;
   float sum = 0;
   for (std::uint32_t k = 0; k < job.used; ++k)
     sum += score[chosen[k]];
@@ -66,8 +72,10 @@ DS4_KERNEL void route(RouteJob job) {
 }  // namespace
 
 void route_rows(Stream& stream, const RouteJob& job) {
-  launch(stream, "routing",
-         {.grid_x = job.step.count, .threads = (job.expert_count + 31) / 32 * 32}, route, job);
+  const std::uint32_t places = (job.expert_count + 31) / 32 * 32;
+  const std::uint32_t parts = places <= 256 ? 4 : 2;
+  launch(stream, "routing", {.grid_x = job.step.count, .threads = places * parts}, route, job,
+         parts);
 }
 
 }  // namespace ds4::cuda

@@ -207,7 +207,8 @@ void run_experts_of_few(Stream& stream, const DeviceInfo& device, const ExpertsJ
   const std::uint32_t slots = job.used + 1;
   const std::size_t down_bytes = slots * integer_rows_bytes(1, job.down.columns);
   DS4_CHECK(down_bytes + 8192 <= device.shared_bytes_max);
-  const std::uint32_t parts = slots * 64 <= kDownThreadsMax ? 2 : 1;
+  // One row: all warps that fit; several: blocks small enough that two share a multiprocessor.
+  const std::uint32_t parts = job.rows == 1 && slots * 64 <= kDownThreadsMax ? 2 : 1;
   const std::uint32_t shared_rows = job.rows < kSharedRows ? job.rows : kSharedRows;
   const std::uint32_t groups = (job.rows + kSharedRows - 1) / kSharedRows;
   // Two blocks a multiprocessor, few enough tiles each that the last to end is not late.  A tile of

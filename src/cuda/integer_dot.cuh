@@ -276,8 +276,8 @@ DS4_DEVICE void add_integer_block(WeightBlock<C>& w,
         } else {
           std::int32_t dot[4] = {0, 0, 0, 0};
           multiply_bytes(dot, a, b);
-          part[t][0] += C::scale(w.low[u], s) * static_cast<float>(dot[0] * 128 + dot[1]);
-          part[t][1] += C::scale(w.high[u], s) * static_cast<float>(dot[2] * 128 + dot[3]);
+          part[t][0] += C::segment_factor(w.low[u], s) * static_cast<float>(dot[0] * 128 + dot[1]);
+          part[t][1] += C::segment_factor(w.high[u], s) * static_cast<float>(dot[2] * 128 + dot[3]);
         }
       }
     }
@@ -287,6 +287,10 @@ DS4_DEVICE void add_integer_block(WeightBlock<C>& w,
     if constexpr (C::kBlockScale) {
       part[t][0] = C::scale(w.low[0], 0) * static_cast<float>(whole[t][0] * 128 + whole[t][1]);
       part[t][1] = C::scale(w.high[0], 0) * static_cast<float>(whole[t][2] * 128 + whole[t][3]);
+    }
+    if constexpr (!C::kBlockScale) {
+      part[t][0] *= C::block_factor(w.low[0]);
+      part[t][1] *= C::block_factor(w.high[0]);
     }
     if constexpr (C::kHasMins) {
       part[t][0] -= C::min_scale(w.low[0]) * static_cast<float>(mins[t][0] * 128 + mins[t][1]);

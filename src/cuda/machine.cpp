@@ -254,6 +254,7 @@ bool CudaMachine::begin_pass(bool recordable) {
     stream_.replay(found->second);
     return false;
   }
+  ahead_.join(stream_);  // a recording may not wait for what came before it
   stream_.begin_recording();
   recording_ = true;
   recording_key_ = key;
