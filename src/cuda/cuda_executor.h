@@ -12,7 +12,7 @@ namespace ds4::cuda {
 
 struct CudaOptions {
   std::uint32_t thread_count = 0;  // that fill copy buffers while loading; 0: one per physical core
-  std::uint32_t rows_max = 4096;   // rows of one batch: the prefill chunk
+  std::uint32_t rows_max = 8192;   // rows of one batch: the prefill chunk
   std::uint32_t context = 32768;   // of the longest sequence expected: sizes the indexer's scratch
   RowCodec codec = RowCodec::kPacked;
   // Times every stage into this file, at the price of waiting after each; empty: no.
