@@ -6,12 +6,13 @@ cd "$(dirname "$0")" || exit
 
 usage() {
   cat <<'TEXT'
-usage: ./test.sh [--quick] [--clients] [--lint-seconds N]
+usage: ./test.sh [--quick | --full] [--clients] [--lint-seconds N]
 
 Installs the Debian packages that are missing (as root or with sudo), then:
   format    every source file is as clang-format 14 leaves it
   dev       build with assertions, every test, every header compiled alone
   release   the program that users build answers a prompt
+and with --full:
   asan      the unit tests under the address and undefined-behaviour sanitizers
   fuzz      a short run of every fuzz target from fixed seeds, in the same build
   tsan      the threaded tests under the thread sanitizer
@@ -25,10 +26,12 @@ TEXT
 
 clients=no
 quick=no
+full=no
 lint_seconds=0
 while [ $# -gt 0 ]; do
   case $1 in
     --quick) quick=yes ;;
+    --full) full=yes ;;
     --clients) clients=yes ;;
     --lint-seconds)
       lint_seconds=${2:?--lint-seconds needs a number}
@@ -193,9 +196,11 @@ check "format" scripts/format.sh --check
 step_dev
 if [ "$quick" = no ]; then
   step_release
+fi
+if [ "$full" = yes ]; then
   step_asan
   step_tsan
   step_cuda
-  step_lint
 fi
+step_lint
 finish

@@ -41,7 +41,7 @@ std::vector<float> run_chunks(Executor& executor,
 
 TEST(CudaState, MovesBetweenBackendsWithoutAChangedBit) {
   SKIP_WITHOUT_CARD();
-  CudaPair pair(test::device_shape(), ElementType::kQ8_0);
+  CudaPair pair(test::device_shape(), ElementType::kQ8_0, 512);
   const auto tokens = test::random_tokens(pair.model.config(), 300, 21);
   for (const std::uint32_t length : {1U, 3U, 4U, 5U, 127U, 128U, 129U, 131U, 255U, 256U, 300U}) {
     const SequenceId a = pair.cpu->open_sequence(320);
@@ -67,7 +67,7 @@ TEST(CudaState, MovesBetweenBackendsWithoutAChangedBit) {
 
 TEST(CudaState, TheCardContinuesItsOwnStateExactly) {
   SKIP_WITHOUT_CARD();
-  CudaPair pair(test::device_shape(), ElementType::kQ8_0);
+  CudaPair pair(test::device_shape(), ElementType::kQ8_0, 512);
   const auto other =
       cuda::make_cuda_executor(pair.model.config(), pair.model.weights(),
                                {.thread_count = 2, .rows_max = 256, .context = 1024});

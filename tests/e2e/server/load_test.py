@@ -112,7 +112,8 @@ class Load(unittest.TestCase):
         for link in links:
             link.close()
         server.wait_for(active=0, queued=0)  # both clients left
-        self.assertEqual(server.metric('ds4_answers_cancelled_total'), 1)
+        # Two where the queued one had its turn before its client was seen to have left.
+        self.assertIn(server.metric('ds4_answers_cancelled_total'), (1, 2))
         self.assertEqual(server.stop(), 0)
 
     def test_a_full_house_turns_connections_away(self):

@@ -1,12 +1,11 @@
 """ds4-server on the small model that comes with the project: what a mask promises holds for a real
-vocabulary and real logits, and a conversation's next turn reads only what is new.
+vocabulary and real logits.
 """
 import itertools
 import json
 import threading
 import unittest
 
-import turns_test
 from program_test import Program
 from protocol_test import PATHS, ask_for, calls_of, choice_for, format_for, text_of, tool_for
 from support import body, status
@@ -109,30 +108,6 @@ class Masks(unittest.TestCase):
         for thread in threads:
             thread.join()
         self.assertEqual(failures, [])
-
-
-class TinyNextTurn(turns_test.NextTurn):
-    texts = {"stop": "Hello! What is 12 + 30?", "length": "Hello! What is 12 + 30?",
-             "tool_calls": "Look at Oslo."}
-    must_call = True
-    cuts = {True: (3,), False: (2,)}
-
-    def conversations(self):
-        """Every protocol with and without reasoning and tools, the endings in turn."""
-        for number, (protocol, think, tools) in enumerate(itertools.product(
-                (turns_test.Chat, turns_test.Messages, turns_test.Responses), (True, False),
-                (False, True))):
-            endings = ("stop", "length", "tool_calls") if tools else ("stop", "length")
-            ending = endings[number // 2 % len(endings)]
-            yield protocol, think, tools, ending, self.cuts[think][0] if ending == "length" else 500
-
-    @classmethod
-    def setUpClass(cls):
-        cls.server = Program("--sessions", "4")
-
-
-def load_tests(loader, *_):
-    return unittest.TestSuite(loader.loadTestsFromTestCase(case) for case in (Masks, TinyNextTurn))
 
 
 if __name__ == "__main__":
