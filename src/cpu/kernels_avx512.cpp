@@ -1,4 +1,4 @@
-#include "cpu/decode_blocks_avx512.h"
+#include "cpu/decode_blocks_avx512.inc"
 #include "cpu/simd_avx512.h"
 //
 #include "cpu/simd_pairs.inc"
