@@ -1,5 +1,6 @@
 #include "kvstore/entry_file.h"
 
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
@@ -181,9 +182,10 @@ void check_sections(const EntryInfo& info, std::uint64_t preface_bytes, std::uin
 // What encryption authenticates besides a section: the header and the section's own record.
 std::vector<std::byte> associated_bytes(std::span<const std::byte> preface, std::size_t index) {
   const std::size_t record = kEntryHeaderBytes + index * kSectionRecordBytes;
-  std::vector<std::byte> bytes(preface.begin(), preface.begin() + kChecksumOffset);
-  bytes.insert(bytes.end(), preface.begin() + static_cast<std::ptrdiff_t>(record),
-               preface.begin() + static_cast<std::ptrdiff_t>(record + kAssociatedRecordBytes));
+  const auto own = preface.subspan(record, kAssociatedRecordBytes);
+  std::vector<std::byte> bytes(kChecksumOffset + own.size());
+  std::copy_n(preface.begin(), kChecksumOffset, bytes.begin());
+  std::copy(own.begin(), own.end(), bytes.begin() + kChecksumOffset);
   return bytes;
 }
 
