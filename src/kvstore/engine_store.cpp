@@ -157,8 +157,7 @@ class EngineStore::Load final : public StateLoad {
 };
 
 EngineStore::EngineStore(Engine& engine, EngineStoreOptions options)
-    : engine_(engine),
-      options_(std::move(options)),
+    : options_(std::move(options)),
       store_(options_.store),
       identity_(identity_of(engine)),
       user_marker_(engine.tokenizer().marker(tokenizer::kUserMarker)),

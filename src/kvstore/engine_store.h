@@ -32,7 +32,7 @@ struct EngineStoreOptions {
 // The methods of PrefixStore are confined to the engine's thread; stats() may be called from any.
 class EngineStore final : public PrefixStore {
  public:
-  // Opens the directory.  The engine must outlive it.  Throws what Store throws.
+  // Opens the directory, for the states of `engine`'s slots.  Throws what Store throws.
   EngineStore(Engine& engine, EngineStoreOptions options);
   // Writes what is pending.
   ~EngineStore() override;
@@ -69,7 +69,6 @@ class EngineStore final : public PrefixStore {
   std::vector<std::byte> take_storage();
   bool wait_for_room(std::uint64_t bytes, Moment moment);
 
-  Engine& engine_;
   const EngineStoreOptions options_;
   Store store_;
   const ModelIdentity identity_;
