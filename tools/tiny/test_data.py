@@ -110,6 +110,58 @@ class GeneratorTest(unittest.TestCase):
             self.assertEqual((len(ids), len(weights), len(blocks)), (2048, 2048, 16))
 
 
+    def test_look_alike_tools_are_told_apart(self):
+        rng, made = random.Random(6), set()
+        for _ in range(400):
+            tools = toolwork.look_alike_tools(rng, 6)
+            names = [t["function"]["name"] for t, _ in tools]
+            phrases = {phrase.replace(" a ", " the ") for _, phrase in tools}
+            self.assertEqual((len(set(names)), len(phrases)), (6, 6))
+            made.update(names)
+        shares = [sum(c.isupper() for n in made for c in n), sum("_" in n for n in made)]
+        self.assertGreater(min(shares), len(made) // 4)
+
+    def test_calls_of_every_kind_fit_their_schemas(self):
+        rng = random.Random(7)
+        for maker in packs.MAKERS.values():
+            for _ in range(40):
+                case = maker(rng)
+                for turn in make_eval.turns_of(case, False):
+                    if turn["expect"]["calls"]:
+                        verdict = judge.Verdict(turn["expect"]["text"], turn, case.thinking)
+                        self.assertEqual((verdict.valid, verdict.right), (True, True), turn["expect"]["text"])
+
+    def test_recipes_share_out_all_tokens(self):
+        for recipe in packs.RECIPES.values():
+            for progress, long_rows in ((0.0, False), (0.2, False), (1.0, False), (0.5, True)):
+                shares = recipe.shares(progress, long_rows)
+                self.assertAlmostEqual(sum(shares.values()), 1.0)
+                self.assertLessEqual(set(shares), set(packs.MAKERS))
+
+    def test_weights_of_names(self):
+        tokenizer = packs.load_tokenizer()
+        call = talk.assistant("", "I call go_up with lo_ad = x = 1, k = 2.", [("go_up", {"lo_ad": "x = 1", "k": 2})])
+        case = talk.Case("tool_call", [talk.user("go up"), call], True)
+        ids, plain = packs.encode_case(tokenizer, case, packs.RECIPES["tools"])
+        same, named = packs.encode_case(tokenizer, case, packs.RECIPES["names"])
+        self.assertEqual(ids, same)
+        heavy = "".join(tokenizer.decode([i]) if weight == 3.0 else "~" for i, weight in zip(ids, named))
+        for part in ("go_up with lo_ad =", " k =", 'lo_ad" string="true">', 'k" string="false">', 'go_up">'):
+            self.assertIn(part, heavy)
+        self.assertNotIn("1", heavy)
+        self.assertNotIn("2", heavy)
+        self.assertEqual({w for w in plain}, {0.01, 1.0})
+        self.assertEqual({w for w in named}, {0.002, 1.0, 3.0})
+
+    def test_mixtures_differ_and_repeat(self):
+        tokenizer = packs.load_tokenizer()
+        rows = {name: packs.batch(tokenizer, 1, 5, 1, 2048, 1.0, mixture=name) for name in packs.RECIPES}
+        self.assertEqual(rows["names"], packs.batch(tokenizer, 1, 5, 1, 2048, 1.0, mixture="names"))
+        self.assertNotEqual(rows["tools"][0][0], rows["even"][0][0])
+        self.assertEqual(rows["tools"][0][0], rows["names"][0][0])
+        self.assertNotEqual(rows["tools"][0][1], rows["names"][0][1])
+
+
 class JudgeTest(unittest.TestCase):
     def turn(self, ability, index=0):
         case = next(make_eval.cases(packs.load_tokenizer(), ability, 1, f"judge{index}"))

@@ -81,6 +81,64 @@ def random_tool(rng, taken, hard=False):
     return schema(name, phrase.capitalize() + rng.choice((".", "", ".")), properties, required), phrase
 
 
+def _changed(rng, word):
+    """A made-up word that differs from `word` in its first or last letters only."""
+    cut = len(word) // 2
+    return word[:cut] + w.made_up(rng, 1) if rng.random() < 0.5 else w.made_up(rng, 1) + word[cut:]
+
+
+def _relative(rng, pairs):
+    """(verb, noun) of a new tool that, more often than not, resembles one of `pairs`: it shares its verb or its noun,
+    has them the other way round, or a noun that differs by some letters."""
+    verb = rng.choice(w.VERBS) if rng.random() < 0.85 else w.made_up(rng, 2)
+    noun = rng.choice(w.OBJECTS) if rng.random() < 0.4 else w.made_up(rng)
+    if not pairs or rng.random() < 0.35:
+        return verb, noun
+    other, roll = rng.choice(pairs), rng.random()
+    if roll < 0.35:
+        return other[0], noun
+    if roll < 0.65:
+        return verb, other[1]
+    return (other[1], other[0]) if roll < 0.75 else (other[0] if rng.random() < 0.5 else verb, _changed(rng, other[1]))
+
+
+def _relative_key(rng, keys):
+    """A parameter name: a common one, one that a tool beside it has, its halves swapped or joined anew, or a made-up word."""
+    roll = rng.random()
+    if keys and roll < 0.3:
+        return rng.choice(keys)
+    if keys and roll < 0.5:
+        halves = rng.choice(keys).split("_")
+        return "_".join(halves[::-1]) if len(halves) > 1 else f"{halves[0]}_{rng.choice(w.INTEGER_PARAMS)}" if rng.random() < 0.5 \
+            else f"{rng.choice(w.OBJECTS)}_{halves[0]}"
+    return w.made_up(rng) if roll < 0.65 else rng.choice(TYPES[rng.choice(list(TYPES))])
+
+
+def look_alike_tools(rng, count):
+    """`count` tools that are easily mistaken for one another, for training alone: [(schema, phrase)]."""
+    pairs, names, kinds, out = [], set(), {}, []
+    known = {key: kind for kind, keys in TYPES.items() for key in keys}
+    while len(out) < count:
+        verb, noun = _relative(rng, pairs)
+        style = rng.random()
+        name = f"{verb}_{noun}" if style < 0.4 else f"{verb}{noun.capitalize()}" if style < 0.75 else f"{noun}_{verb}"
+        if verb == noun or (verb, noun) in pairs or name in names:
+            continue
+        pairs.append((verb, noun))
+        names.add(name)
+        properties = {}
+        for _ in range(rng.choice((0, 1, 1, 2, 2, 3, 4, 5))):
+            key = _relative_key(rng, list(kinds))
+            kind = kinds.setdefault(key, known.get(key) or rng.choice(("string", "string", "integer", "number", "boolean")))
+            properties[key] = {"type": kind}
+            if rng.random() < 0.4:
+                properties[key]["description"] = f"The {key.replace('_', ' ')}"
+        phrase = f"{verb} the {noun}" if rng.random() < 0.7 else f"{verb} a {noun}"
+        required = [k for k in properties if rng.random() < 0.7]
+        out.append((schema(name, phrase.capitalize() + rng.choice((".", "", ".")), properties, required), phrase))
+    return out
+
+
 def spoken(value):
     if isinstance(value, bool):
         return "true" if value else "false"
@@ -126,8 +184,20 @@ def with_tools(rng, tools, text=None):
     return [{"role": "system", "content": text if text is not None else rng.choice(w.SYSTEMS + [""]), "tools": tools}]
 
 
+def _ask(rng, tool, phrase, thinking):
+    """(the request and the call of it, the tool's name)."""
+    name, arguments = tool["function"]["name"], pick_arguments(rng, tool)
+    text = request_text(rng, phrase, arguments)
+    return [user(text), assistant("", call_reasoning(name, arguments) if thinking else None, [(name, arguments)])], name
+
+
+def _done(rng, name, thinking):
+    return [tool_message(rng.choice(('{"status": "ok"}', "ok", "done", '{"ok": true}', "success"))),
+            assistant(f"Done: {name} succeeded.", "The call succeeded." if thinking else None)]
+
+
 def make_tool_call(rng, scored=False):
-    """1..6 tools, a request that names what to do, one call (sometimes two at once)."""
+    """1..6 tools, a request that names what to do, one call."""
     thinking = rng.random() < 0.5
     tools = tool_set(rng, rng.randint(1, 6), not scored and rng.random() < 0.5)
     messages = with_tools(rng, [t for t, _ in tools])
@@ -138,14 +208,26 @@ def make_tool_call(rng, scored=False):
             return Case("no_tool", messages, thinking)
     rounds = 1 if scored else rng.choice((1, 2, 3, 4, 5))
     for _ in range(rounds):
-        tool, phrase = rng.choice(tools)
-        name, arguments = tool["function"]["name"], pick_arguments(rng, tool)
-        calls, text, reasoning = [(name, arguments)], request_text(rng, phrase, arguments), call_reasoning(name, arguments)
-        messages += [user(text), assistant("", reasoning if thinking else None, calls)]
+        turns, name = _ask(rng, *rng.choice(tools), thinking)
+        messages += turns
         if scored:
             break
-        messages += [tool_message(rng.choice(('{"status": "ok"}', "ok", "done", '{"ok": true}', "success"))),
-                     assistant(f"Done: {name} succeeded.", "The call succeeded." if thinking else None)]
+        messages += _done(rng, name, thinking)
+    return Case("tool_call", messages, thinking)
+
+
+def make_look_alike(rng):
+    """Requests to up to six tools that resemble one another; it often ends with a call, as a scored case does."""
+    thinking = rng.random() < 0.5
+    tools = look_alike_tools(rng, rng.choice((1, 2, 3, 4, 5, 6, 6)))
+    messages = with_tools(rng, [t for t, _ in tools])
+    rounds = rng.choice((1, 1, 2, 3, 4, 6))
+    wanted = rng.sample(tools, min(rounds, len(tools)))
+    for number in range(rounds):
+        turns, name = _ask(rng, *(wanted[number] if number < len(wanted) else rng.choice(tools)), thinking)
+        messages += turns
+        if number + 1 < rounds or rng.random() < 0.3:
+            messages += _done(rng, name, thinking)
     return Case("tool_call", messages, thinking)
 
 

@@ -1,18 +1,22 @@
 """Trains ds4-tiny: resumable, a function of the seed, about a quarter of an hour on one H200.
 
-    python3 tools/tiny/train.py --state STATE_DIR --out OUT_DIR [--seconds S] [--start models/ds4-tiny.gguf]
+    python3 tools/tiny/train.py --state STATE_DIR --out OUT_DIR [--seconds S] [--start models/ds4-tiny.gguf] [--mixture M]
 
-Every step's data is drawn from (seed, step). The schedule follows the steps, so that a run repeats; with --seconds it
-follows the clock instead, from the end of compilation to S seconds after the start of the program, so that the rate
-always reaches its end. The run stops at --stop-seconds and goes on from STATE_DIR/state.pt when started again; when it
-is done it writes the published checkpoint and the scores to OUT_DIR. --start takes the weights of a GGUF file: for such
-a run the later mixture, the long rows and the quantised experts are there from the first step.
+Every step's data is drawn from (seed, step, mixture). The schedule follows the steps, so that a run repeats; with
+--seconds it follows the clock instead, from the end of the preparation (compilation, a first pass of every shape) to S
+seconds after the start of the program, so that the rate always reaches its end. The run stops at --stop-seconds and goes
+on from STATE_DIR/state.pt when started again; when it is done it writes the published checkpoint and the scores to
+OUT_DIR. --start takes the weights of a GGUF file: for such a run the later mixture, the long rows and the quantised
+experts are there from the first step. --mixture names what it is fed (packs.RECIPES): kinds of dialogue and weights.
 """
 import argparse
+import contextlib
 import json
 import multiprocessing
 import os
 import time
+
+BEGUN = time.time()  # before PyTorch is loaded, which takes a while on a machine that has just started
 
 import torch
 import torch.nn.functional as F
@@ -24,10 +28,7 @@ import model as architecture
 import optim
 import packs
 
-SHORT, LONG = 2048, 6656
-
-
-BEGUN = time.time()
+SHORT = 2048
 
 
 class Schedule:
@@ -85,9 +86,10 @@ class Steps(torch.utils.data.Dataset):
     def draw(self, step, progress, long_rows):
         if self.tokenizer is None:
             self.tokenizer = packs.load_tokenizer()
-        length = LONG if long_rows else SHORT
+        length = self.args.long_tokens if long_rows else SHORT
         rows = max(1, self.args.batch_tokens // length)
-        return tensors_of(packs.batch(self.tokenizer, self.args.seed, step, rows, length, self.schedule.mixture(progress), long_rows))
+        return tensors_of(packs.batch(self.tokenizer, self.args.seed, step, rows, length, self.schedule.mixture(progress), long_rows,
+                                      self.args.mixture))
 
     def __getitem__(self, index):
         progress = self.schedule.progress(self.first + index)
@@ -112,7 +114,7 @@ class Trainer:
         self.model.to(self.device)
         self.mode = architecture.Mode(torch.bfloat16 if self.device.type == "cuda" else torch.float32, True, True, True)
         self.muon, self.adam = optim.build(self.model, args.muon_rate)
-        self.step, self.log, self.used, self.length = 0, [], 0.0, None
+        self.step, self.log, self.used, self.length, self.parts = 0, [], 0.0, None, 1
         self.loss_of = cross_entropy
         if args.compile:
             torch._dynamo.config.cache_size_limit = 64
@@ -142,14 +144,26 @@ class Trainer:
         self.adam.load_state_dict(state["adam"])
         self.step, self.log, self.used, self.length = state["step"], state["log"], state["used"], state["length"]
 
-    def compile_all(self, steps):
-        """Runs every shape and mode of the run once, without a step, so that the clock does not pay for compilation."""
-        for long_rows in (False, True):
-            batch = steps.draw(0, 0.0, long_rows)
-            for quantise in {self.schedule.quantise_from <= 0.0, True}:
-                sum(self.losses(*self._to_device(batch), quantise)[:3]).backward()
-                self.model.zero_grad(set_to_none=True)
-        self.note(f"compiled, {time.time() - BEGUN:.0f} s")
+    def prepare(self, steps):
+        """Runs every shape and mode of the run once, without a step, so that the clock does not pay for compilation.
+        Where the memory does not suffice, batches are cut into parts whose gradients add up."""
+        batches = [steps.draw(0, 0.0, long_rows) for long_rows in (False, True)]
+        while True:
+            try:
+                for batch in batches:
+                    for quantise in {self.schedule.quantise_from <= 0.0, True}:
+                        self.gradients(batch, quantise)
+                        self.model.zero_grad(set_to_none=True)
+                full = self.device.type == "cuda" and torch.cuda.max_memory_allocated() > 0.88 * torch.cuda.mem_get_info()[1]
+            except torch.cuda.OutOfMemoryError:
+                full = True
+            if not full or self.parts >= 4:
+                break
+            self.parts *= 2
+            self.model.zero_grad(set_to_none=True)
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+        self.note(f"ready, batches in {self.parts} parts, {time.time() - BEGUN:.0f} s")
 
     def _to_device(self, batch):
         ids, weights, blocks = (x.to(self.device, non_blocking=True) for x in batch)
@@ -177,9 +191,20 @@ class Trainer:
                 step = self.args.balance * min(1.0, self.schedule.rate(self.step))
                 block.ffn.gate.bias.add_(step * torch.sign(mean - load.detach()))
 
+    def gradients(self, batch, quantise):
+        """Adds up the gradients of a batch: ([main, draft, indexer losses], loads)."""
+        parts = min(self.parts, batch[0].shape[0])
+        total, sums = 0.0, None
+        for part in zip(*(x.chunk(parts) for x in batch)):
+            main, draft, index, loads = self.losses(*self._to_device(part), quantise)
+            ((main + 0.3 * draft + index) / parts).backward()
+            total = total + torch.stack([main.detach(), draft.detach(), index.detach()]) / parts
+            loads = [load.detach() / parts for load in loads]
+            sums = loads if sums is None else [a + b for a, b in zip(sums, loads)]
+        return total, sums
+
     def train_step(self, batch):
-        main, draft, index, loads = self.losses(*self._to_device(batch), self.schedule.quantise(self.step))
-        (main + 0.3 * draft + index).backward()
+        losses, loads = self.gradients(batch, self.schedule.quantise(self.step))
         rate = self.schedule.rate(self.step)
         for group in self.adam.param_groups:
             group["lr"] = group["base"] * rate
@@ -189,11 +214,11 @@ class Trainer:
         with torch.no_grad():
             self.balance(loads)
         self.model.zero_grad(set_to_none=True)
-        return torch.stack([main.detach(), draft.detach(), index.detach()])
+        return losses
 
     def evaluate(self, kinds, count, quantise=True):
         mode = architecture.Mode(self.mode.dtype, True, False, True)
-        with torch.compiler.set_stance("force_eager"):
+        with torch.compiler.set_stance("force_eager") if self.args.compile else contextlib.nullcontext():
             return evaluate.score(self.model, self.tokenizer, mode, kinds, count, self.args.seed, self.device, quantise)
 
     def report(self, recent, tokens, seconds):
@@ -210,13 +235,12 @@ class Trainer:
         args, steps = self.args, Steps(self.args, self.schedule, self.step)
         workers = {"num_workers": args.workers, "prefetch_factor": 6} if args.workers else {}
         loader = iter(torch.utils.data.DataLoader(steps, batch_size=None, pin_memory=self.device.type == "cuda", **workers))
-        if args.compile:
-            self.compile_all(steps)
+        self.prepare(steps)
         if args.seconds:
             self.schedule.begin(self.used, self.length or max(1.0, args.seconds - (time.time() - BEGUN)))
         recent, tokens, mark, saved = [], 0, time.time(), time.time()
         for batch in loader:
-            recent.append((batch[0].shape[1] == LONG, self.train_step(batch)))
+            recent.append((batch[0].shape[1] == args.long_tokens, self.train_step(batch)))
             self.step += 1
             tokens += batch[0].numel()
             if self.step % args.log_every == 0 or self.step <= 3:
@@ -251,6 +275,7 @@ def arguments():
     parser.add_argument("--state", required=True)
     parser.add_argument("--out", required=True)
     parser.add_argument("--start", help="GGUF file whose weights to go on from")
+    parser.add_argument("--mixture", choices=list(packs.RECIPES), default="even", help="what the training is fed (packs.RECIPES)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--steps", type=int, default=7400)
     parser.add_argument("--seconds", type=float, default=0, help="let the schedule follow the clock, to end after this time")
@@ -258,6 +283,7 @@ def arguments():
     parser.add_argument("--rate", type=float, default=1.0, help="factor on all learning rates")
     parser.add_argument("--muon-rate", type=float, default=0.02)
     parser.add_argument("--decay", type=float, default=0.6, help="share of the run over which the rate falls to zero")
+    parser.add_argument("--long-tokens", type=int, default=6656, help="length of the long rows")
     parser.add_argument("--long-from", type=float, default=0.3)
     parser.add_argument("--long-every", type=int, default=6)
     parser.add_argument("--quantise-from", type=float, default=0.4)
@@ -267,7 +293,7 @@ def arguments():
     parser.add_argument("--save-every", type=float, default=150, help="seconds between saves of the state")
     parser.add_argument("--log-every", type=int, default=50)
     parser.add_argument("--eval-every", type=int, default=2500)
-    parser.add_argument("--final-count", type=int, default=200)
+    parser.add_argument("--final-count", type=int, default=200, help="cases of each kind in the scores at the end; 0: none")
     parser.add_argument("--no-compile", dest="compile", action="store_false")
     return parser.parse_args()
 
@@ -280,6 +306,9 @@ def main():
     if trainer.used < trainer.length if trainer.length and args.seconds else trainer.step < args.steps:
         trainer.run()
     trainer.export()
+    print(f"exported, {time.time() - BEGUN:.0f} s", flush=True)
+    if not args.final_count:
+        return
     kinds = ["chat", "arithmetic", "copy", "recall_1500", "recall_6000", "tool_call", "tool_result", "agent"]
     scores = {k: trainer.evaluate([k], min(args.final_count, 100) if k == "recall_6000" else args.final_count)[k] for k in kinds}
     trainer.note(f"final at step {trainer.step}: exact/token/draft: {evaluate.show(scores)}; {time.time() - BEGUN:.0f} s")
