@@ -14,7 +14,8 @@
 # checkpoint unpacked. Started again with the same DIR it goes on from the last state saved there.
 # DIR gets MODE.log while it runs, then MODE/ (checkpoint, tokenizer, log), MODE.tar.xz.NN of it, and MODE.done; a
 # training that failed leaves no MODE.done.
-# To use them: cat DIR/MODE.tar.xz.* | tar xJ -C WHERE; ds4-gguf convert --hf WHERE/MODE --out FILE --quant mxfp4
+# To use them: cat DIR/MODE.tar.xz.* | tar xJ -C WHERE; mv WHERE/MODE WHERE/ds4-tiny (the file takes its name from it);
+# ds4-gguf convert --hf WHERE/ds4-tiny --out FILE --quant mxfp4
 set -eu
 mode=${1:?scratch, refine, refine-third or refine-names}
 seconds=${2:-690}
