@@ -25,5 +25,7 @@ std::vector<MemoryItem> plan_cpu_memory(const ModelConfig& config,
                                         const Weights& weights,
                                         const CpuOptions& options,
                                         std::uint32_t context);
+// Its info(), without the device's name.
+ExecutorInfo planned_cpu_info(const Weights& weights, const CpuOptions& options);
 
 }  // namespace ds4::cpu

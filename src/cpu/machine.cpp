@@ -66,6 +66,19 @@ ScratchSizes scratch_sizes(const ModelConfig& config, std::uint32_t context) {
   return {visible * config.head_dim, kSelectRows * (context / 4 + std::size_t{1})};
 }
 
+// Jobs of the largest region: two matrices of every expert, or the groups of heads.
+std::size_t jobs_max(const ModelConfig& config) {
+  return 2 * (std::size_t{config.expert_count} + 1) + config.output_group_count;
+}
+
+// The lists of pointers to rows, of jobs, and of the rows of each expert.
+std::uint64_t list_bytes(const ModelConfig& config, std::uint32_t rows_max) {
+  return matmul_rows(config, rows_max) *
+             (2 * kPointerSlots * sizeof(float*) + sizeof(std::uint32_t)) +
+         jobs_max(config) * sizeof(MatmulJob) +
+         (config.expert_count + std::size_t{1}) * sizeof(std::uint32_t);
+}
+
 std::uint64_t scratch_bytes(const ScratchSizes& sizes) {
   return sizes.visible_rows * sizeof(float) +
          sizes.index_rows * (sizeof(float) + sizeof(std::int32_t));
@@ -88,20 +101,16 @@ CpuMachine::CpuMachine(const ModelConfig& config, const Weights& weights, const 
       a_(config, options.rows_max, weights.mtp.has_value()),
       window_frequencies_(rope_frequencies(config.window_rope, config.rope_dim)),
       compressed_frequencies_(rope_frequencies(config.compressed_rope, config.rope_dim)) {
-  info_ = {.backend = "cpu",
-           .device = fmt::format("{} threads, {}", pool_.thread_count(), kernels_.name),
-           .rows_max = options.rows_max,
-           .rewind_max = kRewindMax,
-           .has_mtp = weights.mtp.has_value()};
-  const std::size_t slots =
-      std::max<std::size_t>(config.experts_used + 1, config.output_group_count);
+  info_ = planned_cpu_info(weights, options);
+  info_.device = fmt::format("{} threads, {}", pool_.thread_count(), kernels_.name);
   if (config.head_dim % 16 != 0 || config.index_dim % 16 != 0)
     throw Error(ErrorCode::kUnsupported, "head sizes must be multiples of 16");
-  input_pointers_.assign(kPointerSlots, std::vector<const float*>(options.rows_max * slots));
-  output_pointers_.assign(kPointerSlots, std::vector<float*>(options.rows_max * slots));
-  jobs_.reserve(2 * (std::size_t{config.expert_count} + 1) + config.output_group_count);
+  const std::size_t rows = matmul_rows(config, options.rows_max);
+  input_pointers_.assign(kPointerSlots, std::vector<const float*>(rows));
+  output_pointers_.assign(kPointerSlots, std::vector<float*>(rows));
+  jobs_.reserve(jobs_max(config));
   expert_first_.resize(config.expert_count + std::size_t{1});
-  expert_pairs_.resize(options.rows_max * slots);
+  expert_pairs_.resize(rows);
   if (options.warm_weights) warm_weights();
 }
 
@@ -176,10 +185,24 @@ std::vector<MemoryItem> CpuMachine::memory() const {
   std::uint64_t states = 0;
   for (const auto& sequence : sequences_)
     if (sequence) states += sequence->bytes();
-  const std::uint64_t scratch = a_.bytes() + matmul_.bytes() +
+  std::uint64_t lists = jobs_.capacity() * sizeof(MatmulJob) +
+                        (expert_first_.size() + expert_pairs_.size()) * sizeof(std::uint32_t);
+  for (const auto& pointers : input_pointers_)
+    lists += pointers.size() * sizeof(pointers[0]);
+  for (const auto& pointers : output_pointers_)
+    lists += pointers.size() * sizeof(pointers[0]);
+  const std::uint64_t scratch = a_.bytes() + matmul_.bytes() + lists +
                                 visible_rows_.size() * sizeof(float) +
                                 index_scores_.size() * (sizeof(float) + sizeof(std::int32_t));
   return {{"weights", weight_bytes(weights_), true}, {"state", states}, {"scratch", scratch}};
+}
+
+ExecutorInfo planned_cpu_info(const Weights& weights, const CpuOptions& options) {
+  return {.backend = "cpu",
+          .device = {},
+          .rows_max = options.rows_max,
+          .rewind_max = kRewindMax,
+          .has_mtp = weights.mtp.has_value()};
 }
 
 std::vector<MemoryItem> plan_cpu_memory(const ModelConfig& config,
@@ -191,7 +214,9 @@ std::vector<MemoryItem> plan_cpu_memory(const ModelConfig& config,
   return {{"weights", weight_bytes(weights), true},
           {"state", SequenceState::planned_bytes(layout, config, has_mtp, context)},
           {"scratch", Activations::planned_bytes(config, options.rows_max, has_mtp) +
-                          Matmul::planned_bytes(matmul_values(config, options.rows_max)) +
+                          Matmul::planned_bytes(matmul_rows(config, options.rows_max),
+                                                matmul_values(config, options.rows_max)) +
+                          list_bytes(config, options.rows_max) +
                           scratch_bytes(scratch_sizes(config, context))}};
 }
 

@@ -16,10 +16,17 @@ constexpr std::size_t kQuantizedOutputs = 32;
 constexpr std::size_t kFloatOutputs = 4;
 constexpr std::size_t kOutputsMax = 256;
 constexpr std::size_t kTasksPerThread = 16;
+// Jobs that usually read one distinct row: gate and up of an expert.
+constexpr std::size_t kJobsPerRow = 2;
 
 std::size_t task_outputs(std::size_t total, std::size_t threads, std::size_t unit) {
   const std::size_t even = total / (threads * kTasksPerThread);
   return std::clamp(even / unit * unit, unit, kOutputsMax);
+}
+
+// Slots of the table of distinct rows: at most a quarter is taken.
+std::size_t table_slots(std::size_t rows_max) {
+  return std::bit_ceil(4 * rows_max);
 }
 
 // The table slot where a row is looked for first.  Rows lie at multiples of their width, so the low
@@ -36,16 +43,19 @@ Matmul::Matmul(ThreadPool& pool,
                std::size_t values_max)
     : pool_(pool),
       kernels_(kernels) {
-  table_.resize(std::bit_ceil(4 * rows_max));
+  table_.resize(table_slots(rows_max));
   distinct_.reserve(rows_max);
   quantized_.resize(rows_max);
+  job_rows_.reserve(kJobsPerRow * rows_max);
   codes_.resize(values_max);
   scales_.resize(values_max / kActivationBlock);
   sums_.resize(values_max / kSumBlock);
 }
 
-std::uint64_t Matmul::planned_bytes(std::size_t values_max) {
-  return std::uint64_t{values_max} * sizeof(std::int16_t) +
+std::uint64_t Matmul::planned_bytes(std::size_t rows_max, std::size_t values_max) {
+  return std::uint64_t{table_slots(rows_max) + rows_max} * sizeof(Input) +
+         std::uint64_t{rows_max} * (sizeof(QuantizedRow) + kJobsPerRow * sizeof(QuantizedRow*)) +
+         std::uint64_t{values_max} * sizeof(std::int16_t) +
          std::uint64_t{values_max / kActivationBlock} * sizeof(float) +
          std::uint64_t{values_max / kSumBlock} * sizeof(float);
 }

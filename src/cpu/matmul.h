@@ -32,9 +32,9 @@ class Matmul {
   // when each row counts as a multiple of kActivationBlock.
   Matmul(ThreadPool& pool, const Kernels& kernels, std::size_t rows_max, std::size_t values_max);
 
-  // Bytes reserved for rounded rows; equals planned_bytes() of the same argument.
-  std::uint64_t bytes() const { return planned_bytes(codes_.size()); }
-  static std::uint64_t planned_bytes(std::size_t values_max);
+  // Bytes reserved; equals planned_bytes() of the same arguments.
+  std::uint64_t bytes() const { return planned_bytes(quantized_.size(), codes_.size()); }
+  static std::uint64_t planned_bytes(std::size_t rows_max, std::size_t values_max);
   // What one row of `columns` values counts.
   static constexpr std::size_t padded(std::size_t columns) {
     return (columns + kActivationBlock - 1) / kActivationBlock * kActivationBlock;

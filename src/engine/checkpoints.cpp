@@ -17,7 +17,21 @@ std::size_t total_bytes(const std::vector<StateSection>& sections) {
   return total;
 }
 
+// A length at which a copy is as large as they get: past the first window every multiple of the
+// interval has sections of the same size.
+std::uint32_t typical_length(std::uint32_t window, std::uint32_t interval) {
+  return (window / interval + 2) * interval;
+}
+
 }  // namespace
+
+std::uint64_t Checkpoints::planned_bytes(const StateLayout& layout,
+                                         std::uint32_t window,
+                                         std::uint32_t interval,
+                                         std::uint32_t count_max) {
+  return std::uint64_t{count_max} *
+         total_bytes(layout.frontier_sections(typical_length(window, interval)));
+}
 
 Checkpoints::Checkpoints(Executor& executor,
                          SequenceId sequence,
@@ -27,9 +41,8 @@ Checkpoints::Checkpoints(Executor& executor,
       sequence_(sequence),
       count_max_(count_max) {
   kept_.reserve(count_max_);
-  // Past the first window every multiple of the interval has sections of the same size.
-  const std::uint32_t typical = (executor.config().window / interval + 2) * interval;
-  executor_.layout().frontier_sections(typical, sections_);
+  executor_.layout().frontier_sections(typical_length(executor.config().window, interval),
+                                       sections_);
   for (std::size_t i = 0; i < count_max_; ++i)
     spare_.emplace_back().reserve(total_bytes(sections_));
 }

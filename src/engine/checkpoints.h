@@ -21,6 +21,12 @@ class Checkpoints {
               std::uint32_t interval,
               std::uint32_t count_max);
 
+  // What the constructor reserves.
+  static std::uint64_t planned_bytes(const StateLayout& layout,
+                                     std::uint32_t window,
+                                     std::uint32_t interval,
+                                     std::uint32_t count_max);
+
   // Copies the state at the sequence's current length, unless that length is kept already.
   void save();
   // Sets the sequence to the largest kept length at or below `length` and returns it; drops the

@@ -34,6 +34,24 @@ Session::Session(Engine& engine, const SessionOptions& options)
     set.reserve();
 }
 
+std::uint64_t Session::planned_bytes(const ModelConfig& config,
+                                     const StateLayout& layout,
+                                     const ExecutorInfo& info,
+                                     const SessionOptions& options) {
+  constexpr std::uint64_t kCandidates =
+      sample::kCandidatesMax * sizeof(sample::CandidateSet::Entry);
+  const std::uint64_t logits = config.vocab_size * sizeof(float);
+  const bool keeps_candidates = info.candidate_rows_max != 0;
+  std::uint64_t total =
+      logits + options.context * sizeof(TokenId) + info.rows_max * sizeof(BatchRow) +
+      (keeps_candidates ? kCandidates : 0) +
+      Checkpoints::planned_bytes(layout, config.window, options.checkpoint_interval,
+                                 options.checkpoint_count);
+  if (!info.has_mtp) return total;
+  const bool verifies_logits = info.rewind_max > info.candidate_rows_max;
+  return total + info.rewind_max * (verifies_logits ? logits : kCandidates);
+}
+
 Session::~Session() {
   executor_.close_sequence(sequence_);
 }

@@ -37,6 +37,12 @@ struct SyncResult {
 // Confined to the engine's thread; must not outlive the engine.
 class Session {
  public:
+  // What a session keeps in host memory, beside the state that its executor holds.
+  static std::uint64_t planned_bytes(const ModelConfig& config,
+                                     const StateLayout& layout,
+                                     const ExecutorInfo& info,
+                                     const SessionOptions& options);
+
   // Allocates the state for the whole context.  Throws Error(kOutOfMemory).
   Session(Engine& engine, const SessionOptions& options);
   Session(const Session&) = delete;

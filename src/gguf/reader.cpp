@@ -192,4 +192,17 @@ const TensorInfo* Reader::find_tensor(std::string_view name) const {
   return found == tensor_index_.end() ? nullptr : &tensors_[found->second];
 }
 
+std::uint64_t Reader::table_bytes() const {
+  // A node of a map: the pair, its hash and a pointer; and a pointer a bucket.
+  constexpr std::size_t kNode = sizeof(std::size_t) + sizeof(void*);
+  std::uint64_t total = keys_.capacity() * sizeof(keys_[0]) +
+                        tensors_.capacity() * sizeof(tensors_[0]) +
+                        values_.size() * (sizeof(*values_.begin()) + kNode) +
+                        tensor_index_.size() * (sizeof(*tensor_index_.begin()) + kNode) +
+                        (values_.bucket_count() + tensor_index_.bucket_count()) * sizeof(void*);
+  for (const TensorInfo& tensor : tensors_)
+    total += tensor.shape.capacity() * sizeof(tensor.shape[0]);
+  return total;
+}
+
 }  // namespace ds4::gguf

@@ -61,6 +61,9 @@ class Reader {
   std::uint32_t alignment() const { return alignment_; }
   std::uint64_t data_offset() const { return data_offset_; }
 
+  // Memory that it holds beside the mapping, within a few per cent.
+  std::uint64_t table_bytes() const;
+
   // --- metadata ---
 
   // In the order of the file.

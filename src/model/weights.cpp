@@ -323,4 +323,13 @@ Weights bind_weights(const gguf::Reader& file,
   return w;
 }
 
+std::uint64_t Weights::table_bytes() const {
+  std::uint64_t total = sizeof(Weights) + layers.capacity() * sizeof(LayerWeights);
+  for_each([&](const Weight& weight) {
+    const std::size_t in_place = std::string().capacity();
+    if (weight.name.capacity() > in_place) total += weight.name.capacity() + 1;
+  });
+  return total;
+}
+
 }  // namespace ds4

@@ -105,6 +105,8 @@ struct Weights {
   // Calls visit(weight) for every bound tensor, in file order of the graph.
   template <class Visit>
   void for_each(Visit&& visit) const;
+  // Memory that it holds beside the mapping.
+  std::uint64_t table_bytes() const;
 };
 
 // Binds every tensor the config asks for and checks type and shape of each: a type that the graph

@@ -23,6 +23,9 @@ struct BackendFactory {
   std::vector<MemoryItem> (*plan)(const ModelConfig& config,
                                   const Weights& weights,
                                   const OpenOptions& options);
+  // The info() of the executor to be made, without the device's name.  Null where the planned
+  // memory is a device's own, in which the vocabulary and the sessions' share takes nothing.
+  ExecutorInfo (*planned_info)(const Weights& weights, const OpenOptions& options);
   std::unique_ptr<Executor> (*make)(const ModelConfig& config,
                                     const Weights& weights,
                                     const OpenOptions& options);

@@ -42,6 +42,10 @@ const BackendFactory& cpu_backend() {
           [](const ModelConfig& config, const Weights& weights, const OpenOptions& options) {
             return cpu::plan_cpu_memory(config, weights, options_of(options), options.context);
           },
+      .planned_info =
+          [](const Weights& weights, const OpenOptions& options) {
+            return cpu::planned_cpu_info(weights, options_of(options));
+          },
       .make =
           [](const ModelConfig& config, const Weights& weights, const OpenOptions& options) {
             return cpu::make_cpu_executor(config, weights, options_of(options));

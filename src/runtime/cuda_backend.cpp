@@ -30,6 +30,7 @@ const BackendFactory* cuda_backend() {
             items.push_back({"reserve", kReserveBytes});
             return items;
           },
+      .planned_info = nullptr,
       .make =
           [](const ModelConfig& config, const Weights& weights, const OpenOptions& options) {
             cuda::CudaOptions cuda_options = options_of(options);

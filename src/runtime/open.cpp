@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "engine/session.h"
 #include "gguf/reader.h"
 #include "model/fingerprint.h"
 #include "model/weights.h"
@@ -75,6 +76,25 @@ MemoryPlan plan_loaded(const OpenOptions& options, const LoadedModel& model) {
   return plan;
 }
 
+// Adds what is held beside the executor, where that comes from the same memory.  `tokenizer` is
+// null where there will be an executor alone.
+void add_engine_items(MemoryPlan& plan,
+                      const tokenizer::Tokenizer* tokenizer,
+                      const OpenOptions& options,
+                      const LoadedModel& model) {
+  const BackendFactory& backend = chosen_backend(options);
+  if (backend.planned_info == nullptr) return;
+  plan.items.push_back({"tables", model.file.table_bytes() + model.weights.table_bytes() +
+                                      (model.mtp_file ? model.mtp_file->table_bytes() : 0)});
+  if (tokenizer == nullptr) return;
+  const ExecutorInfo info = backend.planned_info(model.weights, options);
+  const StateLayout layout(model.config, options.codec, info.has_mtp);
+  plan.items.push_back({"vocabulary", tokenizer->bytes()});
+  plan.items.push_back(
+      {"sessions", options.session_count * Session::planned_bytes(model.config, layout, info,
+                                                                  {.context = options.context})});
+}
+
 void check_fits(const MemoryPlan& plan, const OpenOptions& options) {
   if (plan.available_bytes == 0 || plan.allocated_bytes() <= plan.available_bytes) return;
   throw Error(ErrorCode::kOutOfMemory,
@@ -97,10 +117,21 @@ std::string quantisation_text(const Weights& weights) {
   return fmt::format("{}", fmt::join(names, ", "));
 }
 
-// Checks the plan and the slice, then makes the executor.
-std::unique_ptr<Executor> make_executor(const OpenOptions& request, const LoadedModel& model) {
+tokenizer::Tokenizer load_tokenizer(const LoadedModel& model) {
+  tokenizer::Tokenizer tokenizer(tokenizer::read_gguf_vocabulary(model.file));
+  tokenizer::check_vocabulary_rows(tokenizer, model.config.vocab_size);
+  return tokenizer;
+}
+
+// Checks the plan and the slice, then makes the executor.  `tokenizer` is null where no sessions
+// will be opened.
+std::unique_ptr<Executor> make_executor(const OpenOptions& request,
+                                        const LoadedModel& model,
+                                        const tokenizer::Tokenizer* tokenizer) {
   const OpenOptions options = with_context(request, model.config);
-  check_fits(plan_loaded(options, model), options);
+  MemoryPlan plan = plan_loaded(options, model);
+  add_engine_items(plan, tokenizer, options, model);
+  check_fits(plan, options);
   if (!model.weights.embedding.present() || !model.weights.output.present()) {
     throw Error(ErrorCode::kUnsupported,
                 fmt::format("{} holds a slice without the first or the last layer; it runs only as "
@@ -160,9 +191,13 @@ std::vector<std::string> backend_names() {
   return {"cpu", "cuda"};
 }
 
-MemoryPlan plan_memory(const OpenOptions& options) {
-  const auto model = load_model(options);
-  return plan_loaded(with_context(options, model->config), *model);
+MemoryPlan plan_memory(const OpenOptions& request) {
+  const auto model = load_model(request);
+  const OpenOptions options = with_context(request, model->config);
+  MemoryPlan plan = plan_loaded(options, *model);
+  const tokenizer::Tokenizer tokenizer = load_tokenizer(*model);
+  add_engine_items(plan, &tokenizer, options, *model);
+  return plan;
 }
 
 std::uint32_t default_context(const ModelConfig& config) {
@@ -172,7 +207,7 @@ std::uint32_t default_context(const ModelConfig& config) {
 
 OpenedExecutor open_executor(const OpenOptions& options) {
   auto model = load_model(options);
-  auto executor = make_executor(options, *model);
+  auto executor = make_executor(options, *model, nullptr);
   OpenedExecutor opened;
   opened.traffic = weight_traffic(model->weights, model->config);
   model->weights.for_each([&](const Weight& w) { opened.weight_bytes += w.bytes.size(); });
@@ -191,10 +226,8 @@ MachineState machine_state(const OpenOptions& options) {
 
 std::unique_ptr<Engine> open_engine(const OpenOptions& options) {
   const auto model = load_model(options);
-  auto tokenizer =
-      std::make_shared<const tokenizer::Tokenizer>(tokenizer::read_gguf_vocabulary(model->file));
-  tokenizer::check_vocabulary_rows(*tokenizer, model->config.vocab_size);
-  auto executor = make_executor(options, *model);
+  auto tokenizer = std::make_shared<const tokenizer::Tokenizer>(load_tokenizer(*model));
+  auto executor = make_executor(options, *model, tokenizer.get());
   ModelInfo info{.path = options.model.string(),
                  .name = model->config.name,
                  .quantisation = quantisation_text(model->weights),

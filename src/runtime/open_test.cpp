@@ -1,12 +1,15 @@
 #include "runtime/open.h"
 
-#include <cmath>
+#include <algorithm>
+#include <memory>
+#include <vector>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <malloc.h>
 
 #include "base/error.h"
+#include "engine/session.h"
+#include "tests/support/allocation_count.h"
 
 namespace ds4 {
 namespace {
@@ -32,27 +35,39 @@ std::pair<std::string, ErrorCode> refusal(const OpenOptions& options) {
   return {};
 }
 
-// What the allocator has handed out, 0 under a sanitizer's own.
-std::uint64_t allocated_now() {
-  const auto info = ::mallinfo2();
-  return info.uordblks + info.hblkhd;
+// Opens `session_count` sessions and fills the first one's with `token_count` tokens; what the
+// allocator has handed out for all of that since it began.
+std::uint64_t bytes_held(const OpenOptions& options, std::uint32_t token_count) {
+  const std::uint64_t before = test::bytes_allocated();
+  const auto engine = open_engine(options);
+  std::vector<std::unique_ptr<Session>> sessions;
+  for (std::uint32_t i = 0; i < options.session_count; ++i)
+    sessions.push_back(
+        std::make_unique<Session>(*engine, SessionOptions{.context = options.context}));
+  std::vector<TokenId> prompt;
+  for (std::uint32_t i = 0; i < token_count; ++i)
+    prompt.emplace_back(static_cast<std::int32_t>(i * 37 % engine->config().vocab_size));
+  sessions.front()->sync(prompt);
+  prompt = {};
+  return test::bytes_allocated() - before;
 }
 
-// The plan against the allocator itself, for contexts whose state outweighs the megabyte of tables
-// that no plan lists.
+// The plan against the allocator itself: after loading, and once the first steps have run.
 TEST(MemoryPlan, AgreesWithWhatIsAllocatedToOnePercent) {
-  OpenOptions options = small_model();
-  options.context = 65536;
-  options.session_count = 4;
-  const std::uint64_t planned = plan_memory(options).allocated_bytes();
-  const std::uint64_t before = allocated_now();
-  const OpenedExecutor opened = open_executor(options);
-  for (std::uint32_t i = 0; i < options.session_count; ++i)
-    opened.executor->open_sequence(options.context);
-  const std::uint64_t held = allocated_now() - before;
-  if (held == 0) GTEST_SKIP() << "this allocator does not say what it has handed out";
-  EXPECT_NEAR(static_cast<double>(held) / static_cast<double>(planned), 1.0, 0.01)
-      << "planned " << planned << ", held " << held;
+  for (const std::uint32_t context : {32U, 256U, 2048U, 32768U}) {
+    for (const std::uint32_t session_count : {1U, 4U}) {
+      OpenOptions options = small_model();
+      options.context = context;
+      options.session_count = session_count;
+      const std::uint64_t planned = plan_memory(options).allocated_bytes();
+      for (const std::uint32_t token_count : {1U, std::min(context - 1, 600U)}) {
+        const std::uint64_t held = bytes_held(options, token_count);
+        EXPECT_NEAR(static_cast<double>(held) / static_cast<double>(planned), 1.0, 0.01)
+            << session_count << " sessions of " << context << " tokens, " << token_count
+            << " run: planned " << planned << ", held " << held;
+      }
+    }
+  }
 }
 
 TEST(MemoryPlan, WhatDoesNotFitIsRefusedWithTheNumbers) {

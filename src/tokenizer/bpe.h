@@ -20,6 +20,8 @@ class MergeTable {
   // The first rule for a pair wins.
   void add(std::uint32_t left, std::uint32_t right, Merge merge);
   Merge find(std::uint32_t left, std::uint32_t right) const;
+  // Memory that it holds.
+  std::size_t bytes() const { return slots_.capacity() * sizeof(Slot); }
 
  private:
   struct Slot {

@@ -34,4 +34,11 @@ std::optional<MarkerTrie::Match> MarkerTrie::match_front(std::string_view text) 
   return longest;
 }
 
+std::size_t MarkerTrie::bytes() const {
+  std::size_t total = nodes_.capacity() * sizeof(Node);
+  for (const Node& node : nodes_)
+    total += node.children.capacity() * sizeof(node.children[0]);
+  return total;
+}
+
 }  // namespace ds4::tokenizer

@@ -19,6 +19,8 @@ class MarkerTrie {
   };
   // The longest marker that `text` begins with.
   std::optional<Match> match_front(std::string_view text) const;
+  // Memory that it holds.
+  std::size_t bytes() const;
 
  private:
   static constexpr std::uint32_t kNoId = 0xFFFFFFFFu;

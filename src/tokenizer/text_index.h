@@ -16,6 +16,8 @@ class TextIndex {
   bool add(std::string_view text, std::uint32_t id);
   std::optional<std::uint32_t> find(std::string_view text) const;
   std::size_t text_bytes_max() const { return text_bytes_max_; }
+  // Memory that it holds.
+  std::size_t bytes() const { return slots_.capacity() * sizeof(Slot); }
 
  private:
   struct Slot {

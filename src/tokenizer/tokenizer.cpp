@@ -145,6 +145,13 @@ std::size_t Tokenizer::size() const {
   return tables_->kinds.size();
 }
 
+std::uint64_t Tokenizer::bytes() const {
+  const Tables& t = *tables_;
+  return sizeof(Tables) + t.blob.capacity() + t.offsets.capacity() * sizeof(t.offsets[0]) +
+         t.kinds.capacity() * sizeof(t.kinds[0]) + t.text_index.bytes() + t.marker_index.bytes() +
+         t.markers.bytes() + t.merges.bytes() + size() * sizeof(t.self_encoding[0]);
+}
+
 std::vector<TokenId> Tokenizer::encode_text(std::string_view text) const {
   std::vector<TokenId> ids;
   append_text(ids, text);

@@ -33,6 +33,8 @@ class Tokenizer {
 
   // Ids are 0 to size() - 1.
   std::size_t size() const;
+  // Memory that it holds.
+  std::uint64_t bytes() const;
 
   // --- encoding ---
 

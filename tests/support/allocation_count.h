@@ -9,4 +9,7 @@ namespace ds4::test {
 // sanitizer has done so already, listens to its allocator.
 std::uint64_t allocation_count();
 
+// Bytes of those that are not freed yet.
+std::uint64_t bytes_allocated();
+
 }  // namespace ds4::test
