@@ -2,8 +2,6 @@
 #include <atomic>
 #include <cstddef>
 
-#include <sanitizer/allocator_interface.h>
-
 #include "tests/support/allocation_count.h"
 
 namespace {
@@ -20,9 +18,13 @@ std::uint64_t bytes_allocated() {
 }
 }  // namespace ds4::test
 
-// Called by the sanitizer's runtime under these names.
-extern "C" void __sanitizer_malloc_hook(const volatile void* memory, std::size_t bytes) {  // NOLINT
-  static_cast<void>(memory);
+// The sanitizer's runtime calls the hooks under these names and knows an allocation's size; not
+// every compiler brings the header that declares them.
+extern "C" void __sanitizer_malloc_hook(const volatile void*, std::size_t);          // NOLINT
+extern "C" void __sanitizer_free_hook(const volatile void*);                         // NOLINT
+extern "C" std::size_t __sanitizer_get_allocated_size(const volatile void* memory);  // NOLINT
+
+extern "C" void __sanitizer_malloc_hook(const volatile void*, std::size_t bytes) {  // NOLINT
   allocations.fetch_add(1, std::memory_order_relaxed);
   bytes_held.fetch_add(bytes, std::memory_order_relaxed);
 }
