@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <sstream>
+#include <string_view>
 
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
@@ -26,8 +27,15 @@ void add_model_flags(CLI::App& app, Options& o) {
                  "Tokens of one prefill step; default: the backend's")
       ->check(CLI::Range(1U, 65536U))
       ->group("Model");
+  app.add_option("--power", o.power_percent, "Share of the time that the machine works, 1 to 100")
+      ->check(CLI::Range(1, 100))
+      ->capture_default_str()
+      ->group("Model");
   app.add_flag("--warm-weights", o.warm_weights,
                "Read the whole file first, so that the load is timed from memory")
+      ->group("Model");
+  app.add_flag("--quality", o.open.quality,
+               "Read prompts by the kernels of decoding, a few tokens at a time")
       ->group("Model");
   app.add_option("--stage-times", o.open.stage_times,
                  "Seconds by stage into this file (cuda); every launch waits, so the run is slower")
@@ -76,9 +84,18 @@ void add_work_flags(CLI::App& app, Options& o) {
                  "A phase that takes longer than this is not repeated")
       ->capture_default_str()
       ->group("Work");
-  app.add_option("--prompt-file", o.prompt_file,
-                 "Text to read; default: pseudo-random tokens, which need no vocabulary")
-      ->check(CLI::ExistingFile)
+  auto* raw =
+      app.add_option("--prompt-file", o.prompt_file,
+                     "Text to read; default: pseudo-random tokens, which need no vocabulary")
+          ->check(CLI::ExistingFile)
+          ->group("Work");
+  auto* chat = app.add_option("--chat-prompt-file", o.chat_prompt_file,
+                              "The same as one message of a chat without reasoning")
+                   ->check(CLI::ExistingFile)
+                   ->excludes(raw)
+                   ->group("Work");
+  app.add_option("--system", o.system, "System text of that chat, also as -sys; default: none")
+      ->needs(chat)
       ->group("Work");
   app.add_option("--end-token", o.end_token, "Token that greedy decoding never takes")
       ->capture_default_str()
@@ -133,8 +150,11 @@ ParseResult parse_options(int argc, const char* const* argv) {
   add_sweep_flags(app, options);
   add_work_flags(app, options);
   add_result_flags(app, options);
+  std::vector<std::string> words;
+  for (int i = argc - 1; i > 0; --i)
+    words.emplace_back(std::string_view(argv[i]) == "-sys" ? "--system" : argv[i]);
   try {
-    app.parse(argc, argv);
+    app.parse(words);
     settle(options);
   } catch (const CLI::ParseError& error) {
     std::ostringstream out;

@@ -22,8 +22,11 @@ struct Options {
   double run_seconds_max = 20;
   std::int32_t end_token = 1;
   bool teacher_forced = false;
-  bool warm_weights = false;  // read the file before the load is timed
-  std::filesystem::path prompt_file;
+  bool warm_weights = false;               // read the file before the load is timed
+  std::filesystem::path prompt_file;       // raw text
+  std::filesystem::path chat_prompt_file;  // or one user message, answered without reasoning
+  std::string system;                      // of the chat; empty: none
+  int power_percent = 100;
   std::filesystem::path logits_directory;
   std::filesystem::path csv;
   std::filesystem::path plot;

@@ -42,6 +42,21 @@ TEST(BenchOptions, BadInputIsAUsageError) {
   }
 }
 
+TEST(BenchOptions, AChatIsAFileAndASystemText) {
+  const auto parsed = parse({"-m", "x.gguf", "--chat-prompt-file", "CMakeLists.txt", "-sys",
+                             "Be brief.", "--power", "40", "--quality"});
+  ASSERT_TRUE(parsed.options) << parsed.text;
+  EXPECT_EQ(parsed.options->chat_prompt_file, "CMakeLists.txt");
+  EXPECT_EQ(parsed.options->system, "Be brief.");
+  EXPECT_EQ(parsed.options->power_percent, 40);
+  EXPECT_TRUE(parsed.options->open.quality);
+  EXPECT_EQ(
+      parse({"--chat-prompt-file", "CMakeLists.txt", "--prompt-file", "CMakeLists.txt"}).exit_code,
+      2);
+  EXPECT_EQ(parse({"-sys", "Be brief."}).exit_code, 2);
+  EXPECT_EQ(parse({"--power", "0"}).exit_code, 2);
+}
+
 TEST(BenchOptions, HelpNamesThePageThatExplainsTheTable) {
   const auto parsed = parse({"--help"});
   EXPECT_EQ(parsed.exit_code, 0);

@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "chat/render.h"
 #include "gguf/reader.h"
 #include "tokenizer/tokenizer.h"
 #include "tokenizer/vocabulary.h"
@@ -22,6 +23,13 @@ std::uint64_t scatter(std::uint64_t x) {
   return x ^ (x >> 31);
 }
 
+tokenizer::RenderedPrompt render_chat(const std::string& system, const std::string& text) {
+  std::vector<chat::Message> messages;
+  if (!system.empty()) messages.push_back(chat::system_message(system));
+  messages.push_back(chat::user_message(text));
+  return chat::render(messages, {.think = chat::ThinkMode::kNone});
+}
+
 }  // namespace
 
 TokenId Prompt::at(std::uint32_t position, std::uint32_t user) const {
@@ -34,17 +42,20 @@ TokenId Prompt::at(std::uint32_t position, std::uint32_t user) const {
 }
 
 Prompt read_prompt(const std::filesystem::path& model,
-                   const std::filesystem::path& file,
+                   const PromptSource& source,
                    std::size_t token_count) {
   const gguf::Reader reader(model);
   const tokenizer::Tokenizer tokenizer(tokenizer::read_gguf_vocabulary(reader));
-  std::vector<TokenId> tokens = tokenizer.encode_text(read_text_file(file, kPromptBytesMax));
+  const std::string text = read_text_file(source.file, kPromptBytesMax);
+  std::vector<TokenId> tokens = source.chat
+                                    ? tokenizer.encode_rendered(render_chat(source.system, text))
+                                    : tokenizer.encode_text(text);
   if (tokens.size() < token_count) {
     throw Error(
         ErrorCode::kInvalidArgument,
         fmt::format("{} has {} tokens, the largest frontier needs {}; give a longer text or "
                     "a smaller --ctx-max",
-                    file.string(), tokens.size(), token_count));
+                    source.file.string(), tokens.size(), token_count));
   }
   return Prompt(std::move(tokens));
 }

@@ -2,6 +2,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "tensor/strong.h"
@@ -26,10 +27,17 @@ class Prompt {
   std::vector<TokenId> tokens_;
 };
 
-// The text of `file` as plain text in the vocabulary of `model`.  Throws Error(kNotFound | kIo |
-// kBadFormat) and, when it has fewer than `token_count` tokens, Error(kInvalidArgument).
+// A text file to read, and as what.
+struct PromptSource {
+  std::filesystem::path file;
+  bool chat = false;        // one user message, answered without reasoning; else plain text
+  std::string system = {};  // before that message; empty: none
+};
+
+// The tokens of that text in the vocabulary of `model`.  Throws Error(kNotFound | kIo | kBadFormat)
+// and, when they are fewer than `token_count`, Error(kInvalidArgument).
 Prompt read_prompt(const std::filesystem::path& model,
-                   const std::filesystem::path& file,
+                   const PromptSource& source,
                    std::size_t token_count);
 
 }  // namespace ds4::bench

@@ -26,6 +26,7 @@ Runner::Runner(Executor& executor, const Prompt& prompt, const RunnerOptions& op
       prompt_(prompt),
       options_(options),
       logits_(std::size_t{options.users} * executor.config().vocab_size) {
+  throttle_.set_percent(options.power_percent);
   for (std::uint32_t u = 0; u < options.users; ++u)
     sequences_.push_back(executor.open_sequence(options.context));
   if (options.users > executor.info().candidate_rows_max) return;
@@ -70,6 +71,18 @@ Measurement Runner::measure(std::uint32_t frontier) {
   return m;
 }
 
+// Runs rows_ under the throttle, which pauses between the layers of a prompt's chunk.
+void Runner::run(const BatchOutputs& outputs, bool split) {
+  throttle_.start();
+  executor_.set_layer_hook(split && throttle_.percent() < 100
+                               ? [](void* context) { static_cast<Throttle*>(context)->pause(); }
+                               : Executor::LayerHook{},
+                           &throttle_);
+  executor_.run({rows_}, outputs);
+  executor_.set_layer_hook(nullptr, nullptr);
+  throttle_.pause();
+}
+
 double Runner::extend(std::uint32_t frontier) {
   const std::uint32_t chunk = executor_.info().rows_max;
   const std::size_t vocab = executor_.config().vocab_size;
@@ -82,7 +95,7 @@ double Runner::extend(std::uint32_t frontier) {
         rows_.push_back({prompt_.at(p, u), Position{p}, sequences_[u], p + 1 == frontier});
       BatchOutputs outputs;
       if (end == frontier) outputs.logits = Rows(logits_.data() + u * vocab, {1, vocab});
-      executor_.run({rows_}, outputs);
+      run(outputs, true);
     }
   }
   const double seconds = seconds_since(start);
@@ -114,7 +127,7 @@ void Runner::step(std::vector<TokenId>& next, std::uint32_t index) {
     rows_.push_back({next[u], Position{length_ + index}, sequences_[u], true});
   BatchOutputs outputs{.queries = queries_, .candidates = candidates_};
   if (candidates_.empty()) outputs.logits = Rows(logits_.data(), {rows_.size(), vocab});
-  executor_.run({rows_}, outputs);
+  run(outputs, false);
   for (std::uint32_t u = 0; u < sequences_.size(); ++u) {
     if (options_.teacher_forced)
       next[u] = prompt_.at(length_ + index + 1, u);

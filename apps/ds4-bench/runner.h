@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "backend/executor.h"
+#include "engine/throttle.h"
 #include "prompt.h"
 
 namespace ds4::bench {
@@ -16,6 +17,7 @@ struct RunnerOptions {
   double run_seconds_max = 20;      // a phase that took longer is not repeated
   TokenId end_token{1};             // never taken
   bool teacher_forced = false;      // decode the prompt's own continuation instead of greedily
+  int power_percent = 100;          // share of the time that the machine works
   std::filesystem::path logits_directory =
       {};  // gets logits-FRONTIER.json of the first user; or empty
 };
@@ -53,6 +55,7 @@ class Runner {
   // The parts of a state that later tokens overwrite, by user and section.
   using Ends = std::vector<std::vector<std::vector<std::byte>>>;
 
+  void run(const BatchOutputs& outputs, bool split);
   double extend(std::uint32_t frontier);
   DecodeTime decode();
   void step(std::vector<TokenId>& next, std::uint32_t index);
@@ -69,6 +72,7 @@ class Runner {
   std::vector<sample::CandidateQuery> queries_;
   std::vector<sample::CandidateSet> candidates_;
   std::vector<BatchRow> rows_;
+  Throttle throttle_;
   std::uint32_t length_ = 0;
 };
 

@@ -1,5 +1,7 @@
 #include "runner.h"
 
+#include <utility>
+
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
@@ -54,6 +56,23 @@ TEST(Runner, LongPhasesRunOnceAndNoTokensMeansNoDecoding) {
   const Measurement m = runner.measure(50);
   EXPECT_EQ(m.prefill_s.size(), 1U);
   EXPECT_TRUE(m.decode.empty());
+}
+
+TEST(Runner, AThrottledMachineTakesLonger) {
+  const test::RandomModel model(test::small_shape());
+  const auto executor = make_executor(model);
+  const Prompt prompt(model.config().vocab_size);
+  const auto seconds = [&](int power_percent) {
+    Runner runner(*executor, prompt,
+                  {.context = 400, .decode_tokens = 8, .power_percent = power_percent});
+    const Measurement m = runner.measure(300);
+    return std::pair(m.prefill_s.front(), m.decode.front().rest_s);
+  };
+  const auto full = seconds(100);
+  const auto tenth = seconds(10);
+  // Ten times as long; a busy machine gets room.
+  EXPECT_GT(tenth.first, 3 * full.first);
+  EXPECT_GT(tenth.second, 3 * full.second);
 }
 
 // Whatever ran in between, the state at a frontier is that of the prompt.

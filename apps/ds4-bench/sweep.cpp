@@ -55,6 +55,11 @@ class Bench {
   template <class Take>
   void measure(std::uint32_t users, const Take& take) {
     Executor& executor = *opened_.executor;
+    if (users > executor.info().rows_max) {
+      throw Error(ErrorCode::kInvalidArgument,
+                  fmt::format("--batch {}: this machine's batches have at most {} rows", users,
+                              executor.info().rows_max));
+    }
     const Prompt prompt = make_prompt();
     Runner runner(executor, prompt,
                   {.users = users,
@@ -64,6 +69,7 @@ class Bench {
                    .run_seconds_max = options_.run_seconds_max,
                    .end_token = TokenId{options_.end_token},
                    .teacher_forced = options_.teacher_forced,
+                   .power_percent = options_.power_percent,
                    .logits_directory = options_.logits_directory});
     for (const std::uint32_t frontier : options_.frontiers)
       take(row_of(runner.measure(frontier), users));
@@ -79,8 +85,12 @@ class Bench {
   }
 
   Prompt make_prompt() const {
-    if (options_.prompt_file.empty()) return Prompt(opened_.executor->config().vocab_size);
-    return read_prompt(options_.open.model, options_.prompt_file, options_.frontiers.back());
+    const bool chat = !options_.chat_prompt_file.empty();
+    const PromptSource source{.file = chat ? options_.chat_prompt_file : options_.prompt_file,
+                              .chat = chat,
+                              .system = options_.system};
+    if (source.file.empty()) return Prompt(opened_.executor->config().vocab_size);
+    return read_prompt(options_.open.model, source, options_.frontiers.back());
   }
 
   // What every line repeats, so that a line stands alone.

@@ -40,6 +40,11 @@ void add_model_flags(CLI::App& app, ServerArguments& a, Switches& s) {
       ->group(group);
   app.add_flag("--warm-weights", open.warm_weights, "Read all weights before serving")
       ->group(group);
+  app.add_flag(
+         "--quality", open.quality,
+         "Read prompts by the kernels of decoding, a few tokens at a time: slower, and free of "
+         "the f16 inputs of large batches (cuda); on the cpu all batches are that exact")
+      ->group(group);
   app.add_option("--power", a.power_percent, "Share of the time that the machine works")
       ->check(CLI::Range(1, 100))
       ->capture_default_str()

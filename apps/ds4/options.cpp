@@ -15,6 +15,7 @@ namespace ds4::app {
 namespace {
 
 constexpr std::uint32_t kDraftMax = 16;
+constexpr float kMtpMarginMax = 1000.0F;
 constexpr float kSteeringMax = 100.0F;
 
 // What CLI11 fills in before it becomes Options: switches and alternatives.
@@ -27,6 +28,7 @@ struct Arguments {
   bool plan = false, inspect = false, dump_tokens = false;
   std::filesystem::path logprobs_file, logits_file;
   std::uint64_t seed = 0;
+  float mtp_margin = 3;  // read and range-checked, then dropped
 };
 
 void add_model_flags(CLI::App& app, Arguments& a) {
@@ -65,7 +67,17 @@ void add_model_flags(CLI::App& app, Arguments& a) {
       ->check(CLI::Range(0U, kDraftMax))
       ->capture_default_str()
       ->group(group);
+  app.add_option("--mtp-margin", a.mtp_margin,
+                 "Accepted, 0 to 1000, and of no effect: a margin decides which drafts to believe, "
+                 "and here every draft is checked by the whole model")
+      ->check(CLI::Range(0.0F, kMtpMarginMax))
+      ->group(group);
   app.add_flag("--warm-weights", open.warm_weights, "Read all weights before the first use")
+      ->group(group);
+  app.add_flag(
+         "--quality", open.quality,
+         "Read prompts by the kernels of decoding, a few tokens at a time: slower, and free of "
+         "the f16 inputs of large batches (cuda); on the cpu all batches are that exact")
       ->group(group);
   app.add_option("--power", a.options.power_percent,
                  "Share of the time that the machine works, 1 to 100")

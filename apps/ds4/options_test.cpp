@@ -72,6 +72,19 @@ TEST(Options, ValuesReachTheirPlaces) {
   EXPECT_EQ(options({"--backend", "x"}).open.backend, "x");
 }
 
+TEST(Options, QualityIsAskedOfTheBackend) {
+  EXPECT_FALSE(options({}).open.quality);
+  EXPECT_TRUE(options({"--quality"}).open.quality);
+}
+
+TEST(Options, TheMarginOfDraftsIsCheckedAndDropped) {
+  EXPECT_EQ(options({"--mtp-margin", "7.5"}).draft_count, options({}).draft_count);
+  EXPECT_EQ(parse({"--mtp-margin", "1000"}).exit_code, 0);
+  EXPECT_EQ(parse({"--mtp-margin", "1001"}).exit_code, 2);
+  EXPECT_EQ(parse({"--mtp-margin", "-1"}).exit_code, 2);
+  EXPECT_NE(parse({"--help"}).text.find("--mtp-margin"), std::string::npos);
+}
+
 TEST(Options, ASteeringFileAloneSteersTheFfn) {
   EXPECT_FLOAT_EQ(options({"--dir-steering-file", "f"}).open.steering_ffn_scale, 1);
   const Options o = options({"--dir-steering-file", "f", "--dir-steering-attn", "-2"});

@@ -26,6 +26,8 @@ struct ExecutorInfo {
   std::uint32_t rows_max = 0;    // most rows of one batch
   std::uint32_t rewind_max = 0;  // tokens that truncate() can always take back after run()
   bool has_mtp = false;
+  // Rows of one batch up to which every row's result is, to the bit, what it would be alone.
+  std::uint32_t decode_rows_max = UINT32_MAX;
   // Rows of one batch whose logits can stay on the device, replaced by candidates; 0: the logits
   // are in host memory anyway.
   std::uint32_t candidate_rows_max = 0;

@@ -10,6 +10,10 @@
 
 namespace ds4::cuda {
 
+// Rows of one batch up to which the kernels of decoding are used; larger ones round their inputs to
+// f16.
+inline constexpr std::uint32_t kDecodeRowsMax = 8;
+
 struct CudaOptions {
   std::uint32_t thread_count = 0;  // that fill copy buffers while loading; 0: one per physical core
   std::uint32_t rows_max = 8192;   // rows of one batch: the prefill chunk

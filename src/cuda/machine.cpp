@@ -15,6 +15,8 @@ namespace ds4::cuda {
 
 namespace {
 
+static_assert(kDecodeRowsMax == kMatvecRowsMax);
+
 constexpr std::uint32_t kSequencesMax = 256;
 constexpr std::size_t kSmallBytes = std::size_t{1} << 20;
 // Most bytes of indexer scores; longer contexts take their rows in portions.
@@ -101,6 +103,7 @@ CudaMachine::CudaMachine(const ModelConfig& config,
            .rows_max = options.rows_max,
            .rewind_max = kRewindMax,
            .has_mtp = has_mtp_,
+           .decode_rows_max = kDecodeRowsMax,
            .candidate_rows_max = kLogitRows};
   std::vector<float> turns = rope_frequencies(config.window_rope, kRopeDim);
   const std::vector<float> compressed = rope_frequencies(config.compressed_rope, kRopeDim);

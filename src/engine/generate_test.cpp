@@ -36,6 +36,7 @@ class ScriptedExecutor final : public Executor {
     info_.rewind_max = 16;
     info_.has_mtp = !drafts_.empty();
   }
+  void set_decode_rows_max(std::uint32_t rows) { info_.decode_rows_max = rows; }
 
   const ExecutorInfo& info() const override { return info_; }
   const ModelConfig& config() const override { return config_; }
@@ -45,6 +46,7 @@ class ScriptedExecutor final : public Executor {
   std::uint32_t length(SequenceId) const override { return length_; }
   void run(const Batch& batch, const BatchOutputs& outputs) override {
     ++runs;
+    rows_most = std::max(rows_most, batch.rows.size());
     std::size_t out = 0;
     for (const BatchRow& row : batch.rows) {
       ASSERT_EQ(row.position.value(), length_);
@@ -68,6 +70,7 @@ class ScriptedExecutor final : public Executor {
   std::vector<MemoryItem> memory() const override { return {}; }
 
   int runs = 0;
+  std::size_t rows_most = 0;  // of one batch
 
  private:
   static void say(const std::vector<TokenId>& text, std::size_t position, float* logits) {
@@ -166,6 +169,17 @@ TEST(Generator, DraftsStayWithinTheLimit) {
     Answer answer(script, script);
     EXPECT_EQ(answer.run({.token_max = token_max, .draft_count = 5}).size(), token_max);
     EXPECT_EQ(answer.finish, FinishReason::kLength);
+  }
+}
+
+// A larger batch may round otherwise, and then choose another token.
+TEST(Generator, DraftsAreCheckedInABatchThatComputesAsDecodingDoes) {
+  const auto script = ids({5, 6, 7, 8, 9, 10, 11, 1});
+  for (const std::uint32_t rows_max : {1U, 2U, 4U}) {
+    Answer answer(script, script);
+    answer.executor->set_decode_rows_max(rows_max);
+    EXPECT_EQ(answer.run({.draft_count = 6}), ids({5, 6, 7, 8, 9, 10, 11}));
+    EXPECT_EQ(answer.executor->rows_most, rows_max);
   }
 }
 

@@ -14,6 +14,8 @@ namespace {
 
 // A prompt is read in pieces of at least this many tokens, whatever the step's target.
 constexpr std::uint32_t kPrefillTokensMin = 16;
+// Prompts that wait get one in so many rows, however many answers are being decoded.
+constexpr std::size_t kPromptShare = 4;
 constexpr double kKeepRate = 0.8;  // weight of the past in the moving average of seconds per row
 
 double seconds_since(std::chrono::steady_clock::time_point from) {
@@ -34,8 +36,15 @@ void Scheduler::step() {
 }
 
 void Scheduler::stage_decodes() {
-  const std::size_t rows_max = engine_.executor().info().rows_max;
-  for (const auto& active : active_) {
+  std::size_t rows_max = engine_.executor().info().rows_max;
+  const bool prompts_wait = std::any_of(active_.begin(), active_.end(), [](const auto& active) {
+    return active->phase == Active::Phase::kPrefill;
+  });
+  if (prompts_wait) rows_max -= std::max<std::size_t>(rows_max / kPromptShare, 1);
+  // Where a batch does not hold all of them, each step begins with another one.
+  const std::size_t first = active_.size() > rows_max ? turn_ % active_.size() : 0;
+  for (std::size_t i = 0; i < active_.size(); ++i) {
+    const auto& active = active_[(first + i) % active_.size()];
     if (active->phase != Active::Phase::kDecode || rows_.size() >= rows_max) continue;
     if (!active->client->ready()) continue;
     if (active->slot.session().length() >= options_.context) {

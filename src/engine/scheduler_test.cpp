@@ -234,6 +234,22 @@ TEST_F(SchedulerTest, DecodesManyAnswersInOneBatch) {
   EXPECT_LT(log_->runs(), 8 * 200U);
 }
 
+TEST_F(SchedulerTest, ABatchTooSmallForAllServesThemInTurn) {
+  open({.otherwise = std::string(200, 'y'), .rows_max = 4, .per_run = 200us}, {.slot_count = 7});
+  std::vector<std::shared_ptr<Client>> clients;
+  for (int i = 0; i < 7; ++i) {
+    clients.push_back(client());
+    submit(user_turn("q" + std::to_string(i)), clients.back());
+  }
+  ASSERT_TRUE(clients.front()->wait());
+  for (const auto& it : clients)
+    EXPECT_GT(it->tokens, 20U);
+  for (const auto& it : clients) {
+    ASSERT_TRUE(it->wait());
+    EXPECT_EQ(it->text, std::string(200, 'y') + "<｜end▁of▁sentence｜>");
+  }
+}
+
 TEST_F(SchedulerTest, DrawsFromCandidatesWhereLogitsStayOnTheDevice) {
   open({.rules = {{"one", "first answer"}, {"two", "second"}}, .keeps_logits = true},
        {.slot_count = 3});

@@ -193,8 +193,12 @@ std::span<const TokenId> Session::eval_speculative(TokenId first,
                                                    TokenId stop) {
   accepted_.clear();
   const std::uint32_t room = options_.context - length();
-  draft_count = std::min({draft_count, executor_.info().rewind_max / 2, room == 0 ? 0 : room - 1});
-  if (!executor_.info().has_mtp || length() == 0) draft_count = 0;
+  const ExecutorInfo& info = executor_.info();
+  // One more row is that of `first`; more than that would be rounded otherwise than without drafts.
+  const std::uint32_t drafts_max =
+      std::min({info.rewind_max / 2, info.rows_max - 1, info.decode_rows_max - 1});
+  draft_count = std::min({draft_count, drafts_max, room == 0 ? 0 : room - 1});
+  if (!info.has_mtp || length() == 0) draft_count = 0;
   if (draft_count == 0 || first == stop) {
     eval(first);
     accepted_.push_back(first);

@@ -19,6 +19,7 @@ std::uint64_t available_memory() {
   return 0;
 }
 
+// Here every batch is computed as its rows alone would be: OpenOptions::quality asks for nothing.
 cpu::CpuOptions options_of(const OpenOptions& options) {
   return {.thread_count = options.thread_count,
           .rows_max = rows_of_batch(options, cpu::CpuOptions{}.rows_max),

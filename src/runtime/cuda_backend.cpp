@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "cuda/cuda_executor.h"
 #include "cuda/report.h"
 #include "runtime/backends.h"
@@ -7,8 +9,9 @@ namespace ds4 {
 namespace {
 
 cuda::CudaOptions options_of(const OpenOptions& options) {
+  const std::uint32_t rows_max = rows_of_batch(options, cuda::CudaOptions{}.rows_max);
   return {.thread_count = options.thread_count,
-          .rows_max = rows_of_batch(options, cuda::CudaOptions{}.rows_max),
+          .rows_max = options.quality ? std::min(rows_max, cuda::kDecodeRowsMax) : rows_max,
           .context = options.context,
           .codec = options.codec};
 }

@@ -26,6 +26,7 @@ struct OpenOptions {
   RowCodec codec = RowCodec::kPacked;
   bool use_mtp = true;             // false leaves the MTP block out even when there is one
   bool warm_weights = false;       // read every weight page before returning
+  bool quality = false;            // prompts go through the kernels of decoding, a few rows a batch
   std::string stage_times;         // file for seconds by stage (cuda); waits after every launch
   std::filesystem::path steering;  // directions; empty: none
   float steering_attention_scale = 0;

@@ -40,8 +40,17 @@ class BenchTest(support.CliTest):
         self.assertEqual(result.code, 0, result.err)
         self.assertIn("geometric mean of B / A: prefill", result.text)
 
+    def test_a_chat_prompt(self):
+        text = self.folder / "prompt.txt"
+        text.write_text("What is a river? " * 20)
+        rows = self.measure("a.csv", "--frontiers", 16, "-n", 2, "--runs", 1, "--power", 90,
+                            "--quality", "--chat-prompt-file", text, "-sys", "Be brief.")
+        self.assertEqual(rows[0]["ctx_tokens"], "16")
+
     def test_bad_input(self):
         for arguments, code, message in (
+                (("-m", support.MODEL, "--backend", "cpu", "--frontiers", 8, "-n", 1, "--chunk", 16,
+                  "--batch", 17), 2, "--batch 17"),
                 (("-m", support.MODEL, "--ctx-start", 9, "--ctx-max", 8), 2, "--ctx-start"),
                 (("-m", "missing.gguf", "--frontiers", 8), 1, "missing.gguf"),
                 (("-m", support.MODEL, "--backend", "abacus", "--frontiers", 8), 1, "abacus"),

@@ -30,6 +30,10 @@ class OneShot(support.CliTest):
         for draft in (1, 4):
             drafted = self.succeeds("-p", "hello", "-n", 16, "--temp", 0, "--mtp-draft", draft)
             self.assertEqual(plain.out, drafted.out)
+        for margin in (0, 1000):
+            drafted = self.succeeds("-p", "hello", "-n", 16, "--temp", 0, "--mtp-draft", 4,
+                                    "--mtp-margin", margin)
+            self.assertEqual(plain.out, drafted.out)
 
     def test_a_slow_machine_gives_the_same_answer(self):
         full = self.succeeds("-p", "hello", "-n", 4, "--temp", 0)
@@ -38,7 +42,8 @@ class OneShot(support.CliTest):
 
     def test_chunks_and_threads_change_nothing(self):
         expected = self.succeeds("-p", "hello", "-n", 6, "--temp", 0)
-        for flags in (["--prefill-chunk", 16], ["-t", 1], ["--warm-weights"], ["--cpu"]):
+        for flags in (["--prefill-chunk", 16], ["-t", 1], ["--warm-weights"], ["--cpu"],
+                      ["--quality"]):
             self.assertEqual(expected.out,
                              self.succeeds("-p", "hello", "-n", 6, "--temp", 0, *flags).out)
 
