@@ -191,6 +191,21 @@ const Json* Fields::list(std::string_view name) const {
   return value;
 }
 
+const Json& Fields::required(std::string_view name) const {
+  const Json* value = find(name);
+  if (value == nullptr) refuse_field(path_of(name), "is missing");
+  return *value;
+}
+
+void Fields::each(std::string_view name,
+                  const std::function<void(const Json&, const std::string&)>& visit) const {
+  const Json* items = list(name);
+  if (items == nullptr) return;
+  std::size_t index = 0;
+  for (const Json& item : *items)
+    visit(item, fmt::format("{}[{}]", path_of(name), index++));
+}
+
 void Fields::refuse_unknown(std::initializer_list<std::string_view> known) const {
   for (const auto& [key, value] : object_.get_ref<const Json::object_t&>()) {
     if (std::find(known.begin(), known.end(), key) == known.end())

@@ -1,4 +1,5 @@
 #pragma once
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -38,6 +39,12 @@ class Fields {
   // The object or list of that name, or null.
   const Json* object(std::string_view name) const;
   const Json* list(std::string_view name) const;
+  // The value of that name; throws when there is none.
+  const Json& required(std::string_view name) const;
+  // Calls visit(item, "tools[2]") for every item of the list of that name; of none when it is
+  // absent.
+  void each(std::string_view name,
+            const std::function<void(const Json& item, const std::string& where)>& visit) const;
 
   // Throws when the object has a field that is not among `known`.
   void refuse_unknown(std::initializer_list<std::string_view> known) const;

@@ -13,9 +13,7 @@ constexpr std::string_view kDefaultSystem = "You are a helpful assistant.";
 
 chat::ToolCall read_call(const Json& json, const std::string& where) {
   const Fields fields(json, where);
-  const Json* function = fields.object("function");
-  if (function == nullptr) refuse_field(fields.path_of("function"), "is missing");
-  const Fields inner(*function, fields.path_of("function"));
+  const Fields inner(fields.required("function"), fields.path_of("function"));
   chat::ToolCall call;
   call.id = fields.text("id").value_or("");
   call.name = inner.text("name").value_or("");
@@ -30,51 +28,33 @@ chat::Message read_message(const Json& json, const std::string& where) {
   const Fields fields(json, where);
   chat::Message message;
   const std::string role = fields.text("role").value_or("");
-  if (role == "system" || role == "developer") {
-    message.role = chat::Role::kSystem;
-  } else if (role == "user") {
-    message.role = chat::Role::kUser;
-  } else if (role == "assistant") {
-    message.role = chat::Role::kAssistant;
-  } else if (role == "tool" || role == "function") {
-    message.role = chat::Role::kTool;
-  } else {
-    refuse_field(fields.path_of("role"), fmt::format("\"{}\" is no role", role));
-  }
-  const Json* content = fields.find("content");
-  if (content == nullptr && message.role != chat::Role::kAssistant)
-    refuse_field(fields.path_of("content"), "is missing");
-  message.content = content == nullptr ? std::string()
-                                       : read_text_content(*content, fields.path_of("content"),
-                                                           {"text", "refusal"});
+  const bool is_tool = role == "tool" || role == "function";
+  message.role = is_tool ? chat::Role::kTool : read_role(fields);
+  const bool has_content = message.role != chat::Role::kAssistant || fields.has("content");
+  message.content = has_content ? read_text_content(fields.required("content"),
+                                                    fields.path_of("content"), {"text", "refusal"})
+                                : std::string();
   message.tool_call_id = fields.text("tool_call_id").value_or("");
   if (message.role != chat::Role::kAssistant) return message;
   message.reasoning =
       fields.text("reasoning_content").value_or(fields.text("reasoning").value_or(""));
-  if (const Json* calls = fields.list("tool_calls")) {
-    std::size_t index = 0;
-    for (const Json& call : *calls)
-      message.tool_calls.push_back(
-          read_call(call, fmt::format("{}[{}]", fields.path_of("tool_calls"), index++)));
-  }
+  fields.each("tool_calls", [&](const Json& call, const std::string& place) {
+    message.tool_calls.push_back(read_call(call, place));
+  });
   return message;
 }
 
 void read_tools(const Fields& body, Ask& ask) {
-  if (const Json* tools = body.list("tools")) {
-    std::size_t index = 0;
-    for (const Json& tool : *tools) {
-      const std::string where = fmt::format("tools[{}]", index++);
-      const Fields fields(tool, where);
-      const std::string type = fields.text("type").value_or("function");
-      if (type != "function")
-        refuse_field(where + ".type", fmt::format("\"{}\" tools are not supported", type));
-      const Json* function = fields.object("function");
-      ask.tools.push_back(read_function(function == nullptr ? tool : *function,
-                                        function == nullptr ? where : where + ".function",
-                                        "parameters"));
-    }
-  }
+  body.each("tools", [&](const Json& tool, const std::string& where) {
+    const Fields fields(tool, where);
+    const std::string type = fields.text("type").value_or("function");
+    if (type != "function")
+      refuse_field(where + ".type", fmt::format("\"{}\" tools are not supported", type));
+    const Json* function = fields.object("function");
+    ask.tools.push_back(read_function(function == nullptr ? tool : *function,
+                                      function == nullptr ? where : where + ".function",
+                                      "parameters"));
+  });
   read_tool_choice(body, ask);
 }
 
@@ -97,13 +77,23 @@ void read_stream_options(const Fields& body, Ask& ask) {
   ask.include_usage = fields.flag("include_usage").value_or(false);
 }
 
-void read_limits(const Fields& body, Ask& ask) {
+// What both protocols have.
+Ask read_shared(const Fields& body, const AskDefaults& defaults, Protocol protocol) {
+  refuse_unsupported(body);
+  Ask ask;
+  ask.protocol = protocol;
+  read_settings(body, defaults, ask);
+  read_stream_options(body, ask);
+  ask.stops = read_stops(body, "stop");
   read_tokens_max(body, "max_tokens", ask);
-  read_tokens_max(body, "max_completion_tokens", ask);
+  return ask;
+}
+
+void read_logprobs(const Fields& body, Ask& ask) {
   if (body.flag("logprobs").value_or(false)) ask.top_logprobs = 0;
-  if (const auto count = body.integer("top_logprobs", 0, 20)) {
+  if (const auto count = read_top_logprobs(body, "top_logprobs")) {
     if (!ask.top_logprobs && *count > 0) refuse_field("top_logprobs", "needs logprobs: true");
-    if (ask.top_logprobs) ask.top_logprobs = static_cast<std::uint32_t>(*count);
+    if (ask.top_logprobs) ask.top_logprobs = count;
   }
 }
 
@@ -113,15 +103,14 @@ void read_conversation(const Fields& body, Ask& ask) {
   if (messages->size() > kMessagesMax)
     refuse_field("messages", fmt::format("at most {} messages", kMessagesMax));
   std::vector<std::string> system_texts;
-  std::size_t index = 0;
-  for (const Json& item : *messages) {
-    chat::Message message = read_message(item, fmt::format("messages[{}]", index++));
-    if (message.role == chat::Role::kSystem && ask.messages.empty()) {
-      system_texts.push_back(*message.content);
+  body.each("messages", [&](const Json& item, const std::string& where) {
+    chat::Message message = read_message(item, where);
+    if (message.role == chat::Role::kSystem) {
+      add_system(*std::move(message.content), ask, system_texts);
     } else {
       ask.messages.push_back(std::move(message));
     }
-  }
+  });
   place_system(ask, system_texts);
 }
 
@@ -169,16 +158,11 @@ Ask read_chat(std::string_view text, const AskDefaults& defaults) {
                        "safety_identifier",
                        "prompt_cache_retention",
                        "verbosity"});
-  refuse_unsupported(body);
   body.refuse_unless("modalities", "[\"text\"]");
-  Ask ask;
-  ask.protocol = Protocol::kChat;
-  read_settings(body, defaults, ask);
-  read_stream_options(body, ask);
+  Ask ask = read_shared(body, defaults, Protocol::kChat);
   read_tools(body, ask);
-  ask.stops = read_stops(body, "stop");
-  ask.one_call_at_most = !body.flag("parallel_tool_calls").value_or(true);
-  read_limits(body, ask);
+  read_tokens_max(body, "max_completion_tokens", ask);
+  read_logprobs(body, ask);
   if (const Json* format = body.find("response_format"))
     ask.format = read_format(*format, "response_format", SchemaPlace::kMember);
 
@@ -213,17 +197,9 @@ Ask read_completions(std::string_view text, const AskDefaults& defaults) {
                        "echo",
                        "suffix",
                        "user"});
-  refuse_unsupported(body);
-  Ask ask;
-  ask.protocol = Protocol::kCompletions;
-  read_settings(body, defaults, ask);
-  read_stream_options(body, ask);
-  if (const auto count = body.integer("logprobs", 0, 20))
-    ask.top_logprobs = static_cast<std::uint32_t>(*count);
-  ask.stops = read_stops(body, "stop");
-  read_tokens_max(body, "max_tokens", ask);
-  const Json* prompt = body.find("prompt");
-  if (prompt == nullptr) refuse_field("prompt", "is missing");
+  Ask ask = read_shared(body, defaults, Protocol::kCompletions);
+  ask.top_logprobs = read_top_logprobs(body, "logprobs");
+  const Json* prompt = &body.required("prompt");
   if (prompt->is_array()) {
     if (prompt->size() != 1) refuse_field("prompt", "expected one text; a list may hold one");
     prompt = &prompt->front();

@@ -12,6 +12,7 @@ namespace {
 
 constexpr std::size_t kStopsMax = 16;
 constexpr std::size_t kStopBytesMax = 1024;
+constexpr std::int64_t kTopLogprobsMax = 20;
 constexpr std::size_t kToolsMax = 1024;
 constexpr std::size_t kModelBytesMax = 256;  // every event of a stream repeats it
 constexpr std::int64_t kBudgetMax = 1 << 30;
@@ -113,6 +114,11 @@ void read_tokens_max(const Fields& body, std::string_view name, Ask& ask) {
     ask.tokens_max = static_cast<std::uint32_t>(*most);
 }
 
+std::optional<std::uint32_t> read_top_logprobs(const Fields& body, std::string_view name) {
+  const auto count = body.integer(name, 0, kTopLogprobsMax);
+  return count ? std::optional(static_cast<std::uint32_t>(*count)) : std::nullopt;
+}
+
 std::vector<std::string> read_stops(const Fields& body, std::string_view name) {
   const Json* value = body.find(name);
   std::vector<std::string> stops;
@@ -194,6 +200,22 @@ std::string read_text_content(const Json& content,
     joined += text;
   }
   return joined;
+}
+
+chat::Role read_role(const Fields& message) {
+  const std::string role = message.text("role").value_or("");
+  if (role == "system" || role == "developer") return chat::Role::kSystem;
+  if (role == "user") return chat::Role::kUser;
+  if (role == "assistant") return chat::Role::kAssistant;
+  refuse_field(message.path_of("role"), fmt::format("\"{}\" is no role", role));
+}
+
+void add_system(std::string text, Ask& ask, std::vector<std::string>& system_texts) {
+  if (ask.messages.empty()) {
+    system_texts.push_back(std::move(text));
+  } else {
+    ask.messages.push_back(chat::system_message(std::move(text)));
+  }
 }
 
 void place_system(Ask& ask, const std::vector<std::string>& system_texts) {
@@ -283,6 +305,7 @@ void read_allowed_tools(const Fields& choice, Ask& ask) {
 }  // namespace
 
 void read_tool_choice(const Fields& body, Ask& ask) {
+  ask.one_call_at_most = !body.flag("parallel_tool_calls").value_or(true);
   const Json* choice = body.find("tool_choice");
   if (choice == nullptr || *choice == "auto") return;
   if (choice->is_object()) {

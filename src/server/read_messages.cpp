@@ -86,42 +86,34 @@ class BlockReader {
 void read_turns(const Fields& body, Ask& ask) {
   const Json* messages = body.list("messages");
   if (messages == nullptr || messages->empty()) refuse_field("messages", "is missing or empty");
-  std::size_t index = 0;
-  for (const Json& item : *messages) {
-    const std::string where = fmt::format("messages[{}]", index++);
+  body.each("messages", [&](const Json& item, const std::string& where) {
     const Fields fields(item, where);
     const std::string role = fields.text("role").value_or("");
     if (role != "user" && role != "assistant" && role != "system")
       refuse_field(where + ".role", "expected user or assistant");
     BlockReader reader(ask, role == "assistant" ? chat::Role::kAssistant : chat::Role::kUser);
-    const Json* content = fields.find("content");
-    if (content == nullptr) refuse_field(where + ".content", "is missing");
-    if (content->is_string()) {
-      reader.add_text(content->get<std::string>());
-    } else if (content->is_array()) {
-      std::size_t block_index = 0;
-      for (const Json& block : *content)
-        reader.read(block, fmt::format("{}.content[{}]", where, block_index++));
+    const Json& content = fields.required("content");
+    if (content.is_string()) {
+      reader.add_text(content.get<std::string>());
+    } else if (content.is_array()) {
+      fields.each("content",
+                  [&](const Json& block, const std::string& place) { reader.read(block, place); });
     } else {
       refuse_field(where + ".content", "expected text or a list of blocks");
     }
     reader.flush();
-  }
+  });
 }
 
 void read_tools(const Fields& body, Ask& ask) {
-  if (const Json* tools = body.list("tools")) {
-    std::size_t index = 0;
-    for (const Json& tool : *tools) {
-      const std::string where = fmt::format("tools[{}]", index++);
-      const Fields fields(tool, where);
-      const std::string type = fields.text("type").value_or("custom");
-      if (type != "custom" && type != "function")
-        refuse_field(where + ".type",
-                     fmt::format("the server tool \"{}\" is not available here", type));
-      ask.tools.push_back(read_function(tool, where, "input_schema"));
-    }
-  }
+  body.each("tools", [&](const Json& tool, const std::string& where) {
+    const Fields fields(tool, where);
+    const std::string type = fields.text("type").value_or("custom");
+    if (type != "custom" && type != "function")
+      refuse_field(where + ".type",
+                   fmt::format("the server tool \"{}\" is not available here", type));
+    ask.tools.push_back(read_function(tool, where, "input_schema"));
+  });
   const Json* choice = body.object("tool_choice");
   if (choice == nullptr) return;
   const Fields fields(*choice, "tool_choice");

@@ -40,12 +40,10 @@ void read_tool(const Json& json, const std::string& where, const std::string& sp
   const Fields fields(json, where);
   const std::string type = fields.text("type").value_or("function");
   if (type == "namespace") {
-    const Json* tools = fields.list("tools");
-    std::size_t index = 0;
     const std::string name = fields.text("name").value_or("");
-    if (tools == nullptr) return;
-    for (const Json& tool : *tools)
-      read_tool(tool, fmt::format("{}.tools[{}]", where, index++), name, ask);
+    fields.each("tools", [&](const Json& tool, const std::string& place) {
+      read_tool(tool, place, name, ask);
+    });
   } else if (type == "function") {
     OfferedTool tool = read_function(json, where, "parameters");
     if (!space.empty()) {
@@ -123,26 +121,20 @@ class ItemReader {
     return *assistant_;
   }
   void read_message(const Fields& fields, const std::string& where) {
-    const std::string role = fields.text("role").value_or("");
-    const Json* content = fields.find("content");
-    if (content == nullptr) refuse_field(where + ".content", "is missing");
-    std::string text = read_text_content(*content, where + ".content", kTextTypes);
-    if (role == "assistant") {
+    std::string text =
+        read_text_content(fields.required("content"), where + ".content", kTextTypes);
+    const chat::Role role = read_role(fields);
+    if (role == chat::Role::kAssistant) {
       // Text behind calls begins another turn.
       if (!assistant().tool_calls.empty()) flush();
       assistant().content = assistant().content.value_or("") + text;
-    } else if (role == "system" || role == "developer") {
-      flush();
-      if (ask_.messages.empty()) {
-        system_texts_.push_back(std::move(text));
-      } else {
-        ask_.messages.push_back(chat::system_message(std::move(text)));
-      }
-    } else if (role == "user") {
-      flush();
-      ask_.messages.push_back(chat::user_message(std::move(text)));
+      return;
+    }
+    flush();
+    if (role == chat::Role::kSystem) {
+      add_system(std::move(text), ask_, system_texts_);
     } else {
-      refuse_field(where + ".role", fmt::format("\"{}\" is no role", role));
+      ask_.messages.push_back(chat::user_message(std::move(text)));
     }
   }
   void read_reasoning(const Fields& fields, const std::string& where) {
@@ -171,11 +163,9 @@ class ItemReader {
   // Tools that a search found are on offer from now on; the model is told their names.
   void read_found_tools(const Fields& fields, const std::string& where) {
     const std::size_t before = ask_.tools.size();
-    if (const Json* tools = fields.list("tools")) {
-      std::size_t index = 0;
-      for (const Json& tool : *tools)
-        read_tool(tool, fmt::format("{}.tools[{}]", where, index++), "", ask_);
-    }
+    fields.each("tools", [&](const Json& tool, const std::string& place) {
+      read_tool(tool, place, "", ask_);
+    });
     std::string found = "Tools found:";
     for (std::size_t i = before; i < ask_.tools.size(); ++i)
       found += " " + ask_.tools[i].name;
@@ -198,11 +188,8 @@ class ItemReader {
 };
 
 void read_tools(const Fields& body, Ask& ask) {
-  if (const Json* tools = body.list("tools")) {
-    std::size_t index = 0;
-    for (const Json& tool : *tools)
-      read_tool(tool, fmt::format("tools[{}]", index++), "", ask);
-  }
+  body.each("tools",
+            [&](const Json& tool, const std::string& where) { read_tool(tool, where, "", ask); });
   read_tool_choice(body, ask);
 }
 
@@ -227,8 +214,8 @@ void read_includes(const Fields& body, Ask& ask) {
       "file_search_call.results",       "computer_call_output.output.image_url",
       "code_interpreter_call.outputs",  "web_search_call.results",
       "web_search_call.action.sources", "message.output_text.logprobs"};
-  if (const auto count = body.integer("top_logprobs", 0, 20); count && *count > 0)
-    ask.top_logprobs = static_cast<std::uint32_t>(*count);
+  if (const auto count = read_top_logprobs(body, "top_logprobs"); count && *count > 0)
+    ask.top_logprobs = count;
   const Json* includes = body.list("include");
   if (includes == nullptr) return;
   for (const Json& include : *includes) {
@@ -243,15 +230,13 @@ void read_includes(const Fields& body, Ask& ask) {
 void read_input(const Fields& body, Ask& ask) {
   std::vector<std::string> system_texts;
   if (const auto instructions = body.text("instructions")) system_texts.push_back(*instructions);
-  const Json* input = body.find("input");
-  if (input == nullptr) refuse_field("input", "is missing");
-  if (input->is_string()) {
-    ask.messages.push_back(chat::user_message(input->get<std::string>()));
-  } else if (input->is_array() && !input->empty()) {
+  const Json& input = body.required("input");
+  if (input.is_string()) {
+    ask.messages.push_back(chat::user_message(input.get<std::string>()));
+  } else if (input.is_array() && !input.empty()) {
     ItemReader reader(ask, system_texts);
-    std::size_t index = 0;
-    for (const Json& item : *input)
-      reader.read(item, fmt::format("input[{}]", index++));
+    body.each("input",
+              [&](const Json& item, const std::string& where) { reader.read(item, where); });
     reader.flush();
   } else {
     refuse_field("input", "expected text or a list of items");
@@ -312,7 +297,6 @@ Ask read_responses(std::string_view text, const AskDefaults& defaults) {
   read_reasoning_options(body, ask);
   read_includes(body, ask);
   read_tools(body, ask);
-  ask.one_call_at_most = !body.flag("parallel_tool_calls").value_or(true);
   read_tokens_max(body, "max_output_tokens", ask);
   if (const Json* format_holder = body.object("text")) {
     const Fields fields(*format_holder, "text");

@@ -223,6 +223,32 @@ TEST(ReadToolChoice, OfEveryProtocol) {
   EXPECT_EQ(messages(R"({"type":"none"})"), "");
 }
 
+TEST(Read, OneRuleForRolesAndCallsInBothOpenAiProtocols) {
+  const auto chat = [](const std::string& more) {
+    return R"({"messages":[{"role":"user","content":"x"}])" + more + "}";
+  };
+  const auto responses = [](const std::string& more) { return R"({"input":"x")" + more + "}"; };
+  for (const char* more : {"", R"(,"parallel_tool_calls":true)"}) {
+    EXPECT_FALSE(read_chat(chat(more), kDefaults).one_call_at_most);
+    EXPECT_FALSE(read_responses(responses(more), kDefaults).one_call_at_most);
+  }
+  const std::string one = R"(,"parallel_tool_calls":false)";
+  EXPECT_TRUE(read_chat(chat(one), kDefaults).one_call_at_most);
+  EXPECT_TRUE(read_responses(responses(one), kDefaults).one_call_at_most);
+  const std::string item = R"([{"role":"bishop","content":"x"}]})";
+  EXPECT_EQ(refusal(read_chat, R"({"messages":)" + item),
+            "messages[0].role: \"bishop\" is no role");
+  EXPECT_EQ(refusal(read_responses, R"({"input":)" + item), "input[0].role: \"bishop\" is no role");
+  EXPECT_EQ(refusal(read_chat, R"({"messages":[{"role":"user"}]})"),
+            "messages[0].content: is missing");
+  EXPECT_EQ(refusal(read_responses, R"({"input":[{"role":"user"}]})"),
+            "input[0].content: is missing");
+  EXPECT_THAT(refusal(read_chat, chat(R"(,"logprobs":true,"top_logprobs":21)")),
+              HasSubstr("top_logprobs"));
+  EXPECT_THAT(refusal(read_responses, responses(R"(,"top_logprobs":21)")),
+              HasSubstr("top_logprobs"));
+}
+
 TEST(ReadFormat, NamesTheSchemasPlace) {
   const Ask chat = read_chat(R"({"messages":[{"role":"user","content":"x"}],"response_format":
       {"type":"json_schema","json_schema":{"name":"n","schema":{"type":"null"}}}})",
