@@ -89,6 +89,8 @@ inline const char* verdict(double error, double limit) {
 void tile_ladder(cuda::Stream& stream, const Ceilings& most);
 // Every format, width and use of a tile product, small, both ways.
 void check_tiles(cuda::Stream& stream);
+// Experts and dense products of a few rows.
+void experts_ladder(cuda::Stream& stream, const Ceilings& most, bool check_only);
 // Positions that chunks begin at.
 void attend_ladder(cuda::Stream& stream,
                    const Ceilings& most,

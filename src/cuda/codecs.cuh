@@ -22,25 +22,35 @@ namespace ds4::cuda {
 //   finish()        what the four lanes of a row have to tell each other; every lane of the warp
 //                   calls it once after load()
 //   integers()      the segment as 8 small integers:  value = scale * integer - min
-//   block_factor(), segment_factor()     scale in two factors, the first for 256 columns
 //   scale(), min_scale(), min_code()     min = min_scale * min_code; the codes are below 64
 //   kBlockScale     whether scale() is one for all 256 columns of a block
+//   kCodeScale      whether scale() is block_factor(), one for all 256 columns, times scale_code(),
+//                   an integer below 64
 //   kHasMins
 //
 // Neighbouring lanes take neighbouring units, so loads of a warp are contiguous.
 template <ElementType type>
 struct Codec;
 
-// IQ2_XXS's codebook, in shared memory while a kernel needs it: magnitudes and signs as selectors
-// of bytes, four bits a number: 0, 1, 2 for 8, 25, 43, and 4 more for the negative ones.
+// IQ2_XXS's codebook as a lane sees it: magnitudes as selectors of bytes, four bits a number: 0, 1,
+// 2 for 8, 25, 43, to which 4 is added for the negative ones.
 inline constexpr int kGridRows = 256;
 struct Codebook {
-  std::uint32_t magnitudes[kGridRows];
-  std::uint32_t signs[128];  // by the seven stored signs; the eighth makes their number even
+  const std::uint32_t* own = nullptr;  // the lane's copy
+  std::uint32_t copies = 1;
+
+  DS4_DEVICE std::uint32_t at(std::uint32_t row) const { return own[row * copies]; }
 };
 
-// By the whole block, from the magnitudes as [kGridRows][8] bytes.
-DS4_DEVICE void load_codebook(const std::byte* magnitudes, Codebook* shared) {
+// Where it lies in shared memory.  With 32 copies every lane reads a bank of its own.
+template <std::uint32_t kCopies>
+struct CodebookMemory {
+  std::uint32_t rows[kGridRows][kCopies];
+};
+
+// By the whole block, from the magnitudes as [kGridRows][8] bytes; complete after a block_sync().
+template <std::uint32_t kCopies>
+DS4_DEVICE Codebook load_codebook(const std::byte* magnitudes, CodebookMemory<kCopies>& shared) {
   // 8, 25 and 43 differ in their upper four bits: 0, 1, 2.
   const auto four = [](std::uint32_t bytes) {
     const std::uint32_t upper = (bytes >> 4) & 0x0F0F0F0FU;
@@ -48,15 +58,13 @@ DS4_DEVICE void load_codebook(const std::byte* magnitudes, Codebook* shared) {
     return (pairs & 0xFF) | ((pairs >> 8) & 0xFF00);
   };
   const auto* from = reinterpret_cast<const Words2*>(magnitudes);
-  for (std::uint32_t i = threadIdx.x; i < kGridRows; i += blockDim.x)
-    shared->magnitudes[i] = four(from[i].x) | (four(from[i].y) << 16);
-  for (std::uint32_t i = threadIdx.x; i < 128; i += blockDim.x) {
-    const std::uint32_t all = i | (static_cast<std::uint32_t>(count_bits(i) & 1) << 7);
-    std::uint32_t spread = 0;
-    for (std::uint32_t k = 0; k < 8; ++k)
-      spread |= ((all >> k) & 1) << (4 * k + 2);
-    shared->signs[i] = spread;
+  for (std::uint32_t i = threadIdx.x; i < kGridRows; i += blockDim.x) {
+    const std::uint32_t selectors = four(from[i].x) | (four(from[i].y) << 16);
+    // Lanes begin with different copies: different banks.
+    for (std::uint32_t k = 0; k < kCopies; ++k)
+      shared.rows[i][(i + k) % kCopies] = selectors;
   }
+  return {&shared.rows[0][threadIdx.x % kCopies], kCopies};
 }
 
 DS4_DEVICE float signed_byte(std::uint32_t word, int index) {
@@ -144,15 +152,6 @@ struct QuantisedCodec {
   static DS4_DEVICE std::uint32_t column(std::uint32_t unit, int segment) {
     return unit / 4 * (32 * kSegments) + static_cast<std::uint32_t>(segment) * 32 + unit % 4 * 8;
   }
-  // scale() in two factors, the first one for all 256 columns of a block.
-  template <class Unit>
-  static DS4_DEVICE float block_factor(const Unit&) {
-    return 1.0F;
-  }
-  template <class Unit>
-  static DS4_DEVICE float segment_factor(const Unit& u, int segment) {
-    return Self::scale(u, segment);
-  }
   template <class Unit>
   static DS4_DEVICE void decode(const Unit& u, int segment, const Codebook* book, float (&w)[8]) {
     std::uint32_t words[2];
@@ -170,7 +169,7 @@ struct QuantisedCodec {
 // value = d * q
 template <>
 struct Codec<ElementType::kQ8_0> : QuantisedCodec<Codec<ElementType::kQ8_0>, 2> {
-  static constexpr bool kBlockScale = false, kHasMins = false;
+  static constexpr bool kBlockScale = false, kCodeScale = false, kHasMins = false;
   struct Unit {
     Words4 q;
     std::uint32_t d;  // of the two blocks
@@ -191,55 +190,80 @@ struct Codec<ElementType::kQ8_0> : QuantisedCodec<Codec<ElementType::kQ8_0>, 2> 
 };
 
 // value = d * (2 * scale + 1) / 8 * magnitude * sign.  A unit has the eight codebook indices, eight
-// times seven signs and two of the block's eight scales.
+// times seven signs and two of the block's eight scales.  Signs stand where selectors want them:
+// nibble k of z has the k-th sign of segments 0 to 3, one bit each, w those of segments 4 to 7; the
+// last nibbles, where finish() puts the eighth signs, hold the scales.
 template <>
 struct Codec<ElementType::kIQ2XXS> : QuantisedCodec<Codec<ElementType::kIQ2XXS>, 8> {
-  static constexpr bool kBlockScale = false, kHasMins = false;
+  static constexpr bool kBlockScale = false, kCodeScale = true, kHasMins = false;
   struct Unit {
     Words4 q;
-    std::uint32_t scales;  // all eight, after finish()
+    std::uint32_t even, odd;  // after finish(): 2 * scale + 1 of segments 0, 2, 4, 6 and 1, 3, 5, 7
     std::uint16_t d;
   };
   static DS4_DEVICE Unit load(const std::byte* codes,
                               const std::byte* scales,
                               std::uint32_t,
                               std::uint32_t unit) {
-    return {load_streaming(reinterpret_cast<const Words4*>(codes) + unit), 0,
+    return {load_streaming(reinterpret_cast<const Words4*>(codes) + unit), 0, 0,
             reinterpret_cast<const std::uint16_t*>(scales)[unit / 4]};
   }
   static DS4_DEVICE void finish(Unit& u) {
-    std::uint32_t all = u.q.w >> 24 << (threadIdx.x % 4 * 8);
+    std::uint32_t all = own_scales(u) << (threadIdx.x % 4 * 8);
     all |= shuffle_xor(all, 1);
-    u.scales = all | shuffle_xor(all, 2);
+    complete(u, all | shuffle_xor(all, 2));
+  }
+  // The two scales of lane q, bits 8 * q of all eight.
+  static DS4_DEVICE std::uint32_t own_scales(const Unit& u) {
+    return (u.q.z >> 28) | (u.q.w >> 28 << 4);
+  }
+  static DS4_DEVICE void complete(Unit& u, std::uint32_t all_scales) {
+    u.even = ((all_scales << 1) & 0x1E1E1E1EU) | 0x01010101U;
+    u.odd = ((all_scales >> 3) & 0x1E1E1E1EU) | 0x01010101U;
+    u.q.z = with_last_signs(u.q.z);
+    u.q.w = with_last_signs(u.q.w);
+  }
+  // The segment's eight selectors.
+  static DS4_DEVICE std::uint32_t selectors(const Unit& u, int s, const Codebook* book) {
+    const std::uint32_t row = pick_bytes(s < 4 ? u.q.x : u.q.y, 0, 0x4440U | (s & 3));
+    const std::uint32_t signs = s < 4 ? u.q.z : u.q.w;
+    // Bit s % 4 of every nibble to bit 2: a rotation, of which the last bits do not matter.
+    const int turn = 2 - (s & 3);
+    const std::uint32_t turned = (signs << (turn & 31)) | (signs >> (-turn & 31));
+    return book->at(row) | (turned & 0x44444444U);
   }
   static DS4_DEVICE void integers(const Unit& u,
                                   int s,
                                   const Codebook* book,
                                   std::uint32_t (&w)[2]) {
-    const std::uint64_t all = u.q.z | (static_cast<std::uint64_t>(u.q.w) << 32);
-    const std::uint32_t selectors =
-        book->magnitudes[((s < 4 ? u.q.x : u.q.y) >> (8 * (s % 4))) & 255] |
-        book->signs[static_cast<std::uint32_t>(all >> (7 * s)) & 127];
-    w[0] = pick_bytes(kPositive, kNegative, selectors & 0xFFFF);
-    w[1] = pick_bytes(kPositive, kNegative, selectors >> 16);
+    const std::uint32_t four = selectors(u, s, book);
+    w[0] = pick_bytes(kPositive, kNegative, four);
+    w[1] = pick_bytes(kPositive, kNegative, four >> 16);
   }
   static DS4_DEVICE float scale(const Unit& u, int s) {
-    return block_factor(u) * segment_factor(u, s);
+    return block_factor(u) * static_cast<float>(scale_code(u, s));
   }
   static DS4_DEVICE float block_factor(const Unit& u) { return half_to_float(u.d) * 0.125F; }
-  static DS4_DEVICE float segment_factor(const Unit& u, int s) {
-    return static_cast<float>(2 * ((u.scales >> (4 * s)) & 15) + 1);
+  static DS4_DEVICE std::uint32_t scale_code(const Unit& u, int s) {
+    return pick_bytes(s % 2 == 0 ? u.even : u.odd, 0, 0x4440U | (s / 2 & 3));
   }
 
  private:
   static constexpr std::uint32_t kPositive = 0x002B1908U;
   static constexpr std::uint32_t kNegative = 0x00D5E7F8U;
+
+  // The last nibble becomes the exclusive or of the others: signs of a group are even in number.
+  static DS4_DEVICE std::uint32_t with_last_signs(std::uint32_t signs) {
+    const std::uint32_t threes = signs ^ (signs << 4) ^ (signs << 8);  // in nibbles 2 and 5
+    const std::uint32_t last = (threes << 20) ^ (threes << 8) ^ (signs << 4);
+    return (signs & 0x0FFFFFFFU) | (last & 0xF0000000U);
+  }
 };
 
 // value = e2m1(code) * 2^(e - 127); the integers are twice the E2M1 values.
 template <>
 struct Codec<ElementType::kMXFP4> : QuantisedCodec<Codec<ElementType::kMXFP4>, 2> {
-  static constexpr bool kBlockScale = false, kHasMins = false;
+  static constexpr bool kBlockScale = false, kCodeScale = false, kHasMins = false;
   struct Unit {
     Words2 q;         // a word a segment, four bits a column
     std::uint16_t e;  // of the two blocks
@@ -278,7 +302,7 @@ struct Codec<ElementType::kMXFP4> : QuantisedCodec<Codec<ElementType::kMXFP4>, 2
 // value = d * scale * q - dmin * min
 template <>
 struct Codec<ElementType::kQ4K> : QuantisedCodec<Codec<ElementType::kQ4K>, 4> {
-  static constexpr bool kBlockScale = false, kHasMins = true;
+  static constexpr bool kBlockScale = false, kCodeScale = true, kHasMins = true;
   struct Unit {
     Words4 q;             // two words for each 64 columns: low nibbles the first 32
     Words4 header;        // d and dmin, then 12 bytes of scales and mins
@@ -297,15 +321,13 @@ struct Codec<ElementType::kQ4K> : QuantisedCodec<Codec<ElementType::kQ4K>, 4> {
     w[0] = ((s < 2 ? u.q.x : u.q.z) >> shift) & 0x0F0F0F0FU;
     w[1] = ((s < 2 ? u.q.y : u.q.w) >> shift) & 0x0F0F0F0FU;
   }
-  static DS4_DEVICE float segment_factor(const Unit& u, int s) {
+  static DS4_DEVICE std::uint32_t scale_code(const Unit& u, int s) {
     const std::uint32_t low = byte_of(u.header.y, s);
-    const std::uint32_t code =
-        u.first == 0 ? low & 63 : (byte_of(u.header.w, s) & 15) | ((low >> 6) << 4);
-    return static_cast<float>(code);
+    return u.first == 0 ? low & 63 : (byte_of(u.header.w, s) & 15) | ((low >> 6) << 4);
   }
   static DS4_DEVICE float block_factor(const Unit& u) { return half_of_pair(u.header.x, 0); }
   static DS4_DEVICE float scale(const Unit& u, int s) {
-    return block_factor(u) * segment_factor(u, s);
+    return block_factor(u) * static_cast<float>(scale_code(u, s));
   }
   static DS4_DEVICE float min_scale(const Unit& u) { return half_of_pair(u.header.x, 1); }
   static DS4_DEVICE std::uint32_t min_code(const Unit& u, int s) {
@@ -322,10 +344,11 @@ struct Codec<ElementType::kQ4K> : QuantisedCodec<Codec<ElementType::kQ4K>, 4> {
 // value = d * scale * q - dmin * min; the integers are scale * q, at most 45.
 template <>
 struct Codec<ElementType::kQ2K> : QuantisedCodec<Codec<ElementType::kQ2K>, 8> {
-  static constexpr bool kBlockScale = true, kHasMins = true;
+  static constexpr bool kBlockScale = true, kCodeScale = false, kHasMins = true;
   struct Unit {
     Words4 q;         // two words for each 128 columns, two bits a column and 32 columns
     Words2 scales;    // of the sub-blocks that the unit's columns lie in, one byte a segment
+    Words2 mins;      // after finish(); scales and mins are bytes then
     std::uint32_t d;  // d, then dmin
   };
   static DS4_DEVICE Unit load(const std::byte* codes,
@@ -337,22 +360,26 @@ struct Codec<ElementType::kQ2K> : QuantisedCodec<Codec<ElementType::kQ2K>, 8> {
     const std::uint32_t first = block * 4 + unit % 4 / 2 * 2;
     return {load_streaming(reinterpret_cast<const Words4*>(codes) + unit),
             {words[first], words[first + 1]},
+            {0, 0},
             words[columns / 256 * 4 + block]};
   }
-  static DS4_DEVICE void finish(Unit&) {}
+  static DS4_DEVICE void finish(Unit& u) {
+    u.mins = {(u.scales.x >> 4) & 0x0F0F0F0FU, (u.scales.y >> 4) & 0x0F0F0F0FU};
+    u.scales = {u.scales.x & 0x0F0F0F0FU, u.scales.y & 0x0F0F0F0FU};
+  }
   static DS4_DEVICE void integers(const Unit& u, int s, const Codebook*, std::uint32_t (&w)[2]) {
-    const std::uint32_t scale = scale_byte(u, s) & 15;
+    const std::uint32_t scale = byte_of(u.scales, s);
     const int shift = s % 4 * 2;
     w[0] = (((s < 4 ? u.q.x : u.q.z) >> shift) & 0x03030303U) * scale;
     w[1] = (((s < 4 ? u.q.y : u.q.w) >> shift) & 0x03030303U) * scale;
   }
   static DS4_DEVICE float scale(const Unit& u, int) { return half_of_pair(u.d, 0); }
   static DS4_DEVICE float min_scale(const Unit& u) { return half_of_pair(u.d, 1); }
-  static DS4_DEVICE std::uint32_t min_code(const Unit& u, int s) { return scale_byte(u, s) >> 4; }
+  static DS4_DEVICE std::uint32_t min_code(const Unit& u, int s) { return byte_of(u.mins, s); }
 
  private:
-  static DS4_DEVICE std::uint32_t scale_byte(const Unit& u, int s) {
-    return ((s < 4 ? u.scales.x : u.scales.y) >> (8 * (s % 4))) & 255;
+  static DS4_DEVICE std::uint32_t byte_of(const Words2& bytes, int s) {
+    return pick_bytes(s < 4 ? bytes.x : bytes.y, 0, 0x4440U | (s & 3));
   }
 };
 

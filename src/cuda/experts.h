@@ -19,6 +19,9 @@ struct RouteJob {
 };
 void route_rows(Stream& stream, const RouteJob& job);
 
+// Rows up to which run_experts_of_few() is the way.
+inline constexpr std::uint32_t kExpertRowsMax = 32;
+
 // The experts of few rows, straight from the quantised weights.  Slots of a row: the chosen
 // experts, then the shared one.
 struct ExpertsJob {
@@ -33,10 +36,11 @@ struct ExpertsJob {
   float* mid = nullptr;               // [rows, used + 1, expert_width]
   float* output = nullptr;            // [rows, width]
   const std::byte* grid = nullptr;
-  // Blocks of gate and up for a routed slot and for the shared slot of some rows; set by
-  // run_experts_of_few().
-  std::uint32_t routed_blocks = 0;
-  std::uint32_t shared_blocks = 0;
+  // Tiles of 16 outputs that a block makes, of gate and up for a routed and for the shared slot,
+  // and of down; set by run_experts_of_few().
+  std::uint32_t routed_tiles = 0;
+  std::uint32_t shared_tiles = 0;
+  std::uint32_t down_tiles = 0;
 };
 void run_experts_of_few(Stream& stream, const DeviceInfo& device, const ExpertsJob& job);
 

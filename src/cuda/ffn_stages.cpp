@@ -60,7 +60,7 @@ void CudaMachine::reduce_streams(LayerIndex index, Sublayer sublayer) {
                                  .mix = a_.mix,
                                  .reduced = a_.reduced,
                                  .normed = a_.normed,
-                                 .integers = few() ? a_.integers : nullptr,
+                                 .integers = row_count() <= kExpertRowsMax ? a_.integers : nullptr,
                                  .hc_epsilon = config_.hc_epsilon,
                                  .norm_epsilon = config_.norm_epsilon,
                                  .sinkhorn_iterations = config_.sinkhorn_iterations});
@@ -100,7 +100,7 @@ void CudaMachine::route(LayerIndex index) {
 void CudaMachine::experts(LayerIndex index) {
   const DeviceLayer& w = layer(index);
   const float limit = config_.layer(index).swiglu_limit;
-  if (!few()) return experts_of_many(w, limit);
+  if (row_count() > kExpertRowsMax) return experts_of_many(w, limit);
   run_experts_of_few(stream_, device_,
                      {.rows = row_count(),
                       .used = config_.experts_used,

@@ -106,14 +106,11 @@ struct Halves<ElementType::kIQ2XXS> {
                                 int s,
                                 const Codebook* book,
                                 std::uint32_t (&h)[4]) {
-    const std::uint32_t row = ((s < 4 ? u.q.x : u.q.y) >> (8 * (s & 3))) & 255;
-    const std::uint64_t all = u.q.z | (static_cast<std::uint64_t>(u.q.w) << 32);
-    const std::uint32_t signs = static_cast<std::uint32_t>(all >> (7 * s)) & 127;
-    const std::uint32_t selectors = book->magnitudes[row] | book->signs[signs];
+    const std::uint32_t selectors = C::selectors(u, s, book);
     raise_bytes(pick_bytes(kPositives, kNegatives, selectors), &h[0], &h[1]);
     raise_bytes(pick_bytes(kPositives, kNegatives, selectors >> 16), &h[2], &h[3]);
     // magnitude * (2 * scale + 1) <= 43 * 31
-    const std::uint32_t scale = half2_of_code(2 * ((u.scales >> (4 * s)) & 15) + 1);
+    const std::uint32_t scale = half2_of_code(C::scale_code(u, s));
     const std::uint32_t offset = multiply_half2(scale, kMinus1152);
     const std::uint32_t d = both_halves(u.d, 0);
 #pragma unroll
@@ -148,7 +145,7 @@ struct Halves<ElementType::kQ4K> {
     C::integers(u, s, nullptr, w);
     raise_bytes(w[0], &h[0], &h[1]);
     raise_bytes(w[1], &h[2], &h[3]);
-    const std::uint32_t scale = half2_of_code(scale_code(u, s));  // q * scale <= 15 * 63
+    const std::uint32_t scale = half2_of_code(C::scale_code(u, s));  // q * scale <= 15 * 63
     const std::uint32_t offset = multiply_half2(scale, kMinus1024);
     const std::uint32_t d = both_halves(u.header.x, 0);
     const std::uint32_t min =
@@ -156,12 +153,6 @@ struct Halves<ElementType::kQ4K> {
 #pragma unroll
     for (int i = 0; i < 4; ++i)
       h[i] = fma_half2(fma_half2(h[i], scale, offset), d, min);
-  }
-
- private:
-  static DS4_DEVICE std::uint32_t scale_code(const C::Unit& u, int s) {
-    const std::uint32_t low = (u.header.y >> (8 * s)) & 255;
-    return u.first == 0 ? low & 63 : ((u.header.w >> (8 * s)) & 15) | ((low >> 6) << 4);
   }
 };
 

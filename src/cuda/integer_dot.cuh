@@ -230,8 +230,26 @@ DS4_DEVICE void add_plain_block(const WeightBlock<C>& w,
   }
 }
 
+// The operand of 16 weight rows by 32 columns: the segment of both of a lane's units.
+template <class C>
+DS4_DEVICE void weight_operand(const typename C::Unit& low,
+                               const typename C::Unit& high,
+                               int s,
+                               const Codebook* book,
+                               std::uint32_t (&a)[4]) {
+  std::uint32_t words[2][2];
+  C::integers(low, s, book, words[0]);
+  C::integers(high, s, book, words[1]);
+  a[0] = words[0][0];
+  a[1] = words[1][0];
+  a[2] = words[0][1];
+  a[3] = words[1][1];
+}
+
 // sums[t][0 or 1] += the block's products of weight rows g or g + 8 with row 4 * t + q of x.
-// `rows` of x are there; lanes beyond them repeat the last, and their sums mean nothing.
+// `rows` of x are there; lanes beyond them repeat the last, and their sums mean nothing.  Sums stay
+// integers for as long as the format's scales are: 256 columns, or 32 where each 32 have a scale of
+// their own.
 template <class C, int kTiles>
 DS4_DEVICE void add_integer_block(WeightBlock<C>& w,
                                   const IntegerRows& x,
@@ -239,9 +257,11 @@ DS4_DEVICE void add_integer_block(WeightBlock<C>& w,
                                   std::uint32_t block,
                                   const Codebook* book,
                                   float (&sums)[kTiles][2]) {
+  constexpr bool kWhole = C::kBlockScale || C::kCodeScale;
   const std::uint32_t lane = threadIdx.x % 32;
   const std::byte* plane[kTiles];
   float part[kTiles][2] = {};
+  // Of the planes' rows 2 * q and 2 * q + 1 with weight row g, then with g + 8.
   std::int32_t whole[kTiles][4] = {};
   std::int32_t mins[kTiles][4] = {};
 #pragma unroll
@@ -256,11 +276,8 @@ DS4_DEVICE void add_integer_block(WeightBlock<C>& w,
     C::finish(w.high[u]);
 #pragma unroll
     for (int s = 0; s < C::kSegments; ++s) {
-      std::uint32_t low[2];
-      std::uint32_t high[2];
-      C::integers(w.low[u], s, book, low);
-      C::integers(w.high[u], s, book, high);
-      const std::uint32_t a[4] = {low[0], high[0], low[1], high[1]};
+      std::uint32_t a[4];
+      weight_operand<C>(w.low[u], w.high[u], s, book, a);
       std::uint32_t m[4];
       if constexpr (C::kHasMins) {
         m[0] = m[2] = C::min_code(w.low[u], s) * 0x01010101U;
@@ -273,28 +290,42 @@ DS4_DEVICE void add_integer_block(WeightBlock<C>& w,
         if constexpr (C::kHasMins) multiply_bytes(mins[t], m, b);
         if constexpr (C::kBlockScale) {
           multiply_bytes(whole[t], a, b);
+          continue;
+        }
+        std::int32_t dot[4] = {0, 0, 0, 0};
+        multiply_bytes(dot, a, b);
+        if constexpr (C::kCodeScale) {
+          const auto low = static_cast<std::int32_t>(C::scale_code(w.low[u], s));
+          const auto high = static_cast<std::int32_t>(C::scale_code(w.high[u], s));
+#pragma unroll
+          for (int i = 0; i < 4; ++i)
+            whole[t][i] += (i < 2 ? low : high) * dot[i];
         } else {
-          std::int32_t dot[4] = {0, 0, 0, 0};
-          multiply_bytes(dot, a, b);
-          part[t][0] += C::segment_factor(w.low[u], s) * static_cast<float>(dot[0] * 128 + dot[1]);
-          part[t][1] += C::segment_factor(w.high[u], s) * static_cast<float>(dot[2] * 128 + dot[3]);
+          part[t][0] += C::scale(w.low[u], s) * static_cast<float>(dot[0] * 128 + dot[1]);
+          part[t][1] += C::scale(w.high[u], s) * static_cast<float>(dot[2] * 128 + dot[3]);
         }
       }
     }
   }
 #pragma unroll
   for (int t = 0; t < kTiles; ++t) {
-    if constexpr (C::kBlockScale) {
-      part[t][0] = C::scale(w.low[0], 0) * static_cast<float>(whole[t][0] * 128 + whole[t][1]);
-      part[t][1] = C::scale(w.high[0], 0) * static_cast<float>(whole[t][2] * 128 + whole[t][3]);
-    }
-    if constexpr (!C::kBlockScale) {
-      part[t][0] *= C::block_factor(w.low[0]);
-      part[t][1] *= C::block_factor(w.high[0]);
+    const auto both = [](std::int32_t high, std::int32_t low) {
+      return 128.0F * static_cast<float>(high) + static_cast<float>(low);
+    };
+    if constexpr (kWhole) {
+      const auto factor = [](const typename C::Unit& u) {
+        if constexpr (C::kCodeScale) {
+          return C::block_factor(u);
+        } else {
+          return C::scale(u, 0);
+        }
+      };
+      part[t][0] = factor(w.low[0]) * both(whole[t][0], whole[t][1]);
+      part[t][1] = factor(w.high[0]) * both(whole[t][2], whole[t][3]);
     }
     if constexpr (C::kHasMins) {
-      part[t][0] -= C::min_scale(w.low[0]) * static_cast<float>(mins[t][0] * 128 + mins[t][1]);
-      part[t][1] -= C::min_scale(w.high[0]) * static_cast<float>(mins[t][2] * 128 + mins[t][3]);
+      part[t][0] -= C::min_scale(w.low[0]) * both(mins[t][0], mins[t][1]);
+      part[t][1] -= C::min_scale(w.high[0]) * both(mins[t][2], mins[t][3]);
     }
     const std::uint32_t wanted = static_cast<std::uint32_t>(t) * 4 + lane % 4;
     const float scale = x.scales[(wanted < rows ? wanted : rows - 1) * x.blocks + block];
@@ -317,10 +348,14 @@ DS4_DEVICE void add_block(WeightBlock<C>& w,
   }
 }
 
+// Blocks of 256 columns whose codes are on their way while one is multiplied.
+template <class C>
+inline constexpr std::uint32_t kBlocksAhead = C::kQuantised&& C::kBlockUnits == 1 ? 2 : 1;
+
 // Sums of `count` tiles of 16 weight rows, over every `parts`-th block of columns from `part` on:
-// tile_of(i) gives tile i's TileRows, finish(i, sums) takes its result.  The codes of the next
-// block, be it of the next tile, are on their way while one is multiplied; those of the very first
-// are asked for before `stage` waits for the input and brings it to shared memory.
+// tile_of(i) gives tile i's TileRows, finish(i, sums) takes its result.  Codes are asked for
+// kBlocksAhead blocks early, be they of the next tile; those of the very first before `stage` waits
+// for the input and brings it to shared memory.
 template <class C, int kTiles, class TileOf, class Stage, class Finish>
 DS4_DEVICE void walk_tiles(std::uint32_t count,
                            std::uint32_t columns,
@@ -332,20 +367,33 @@ DS4_DEVICE void walk_tiles(std::uint32_t count,
                            const TileOf& tile_of,
                            const Stage& stage,
                            const Finish& finish) {
+  constexpr std::uint32_t kAhead = kBlocksAhead<C>;
+  WeightBlock<C> next[kAhead];
   TileRows tile = tile_of(0);
-  WeightBlock<C> next;
-  if (part < x.blocks) tile.load(next, columns, part);
+  std::uint32_t next_tile = 0;
+  std::uint32_t next_block = part;
+  const auto load_next = [&](WeightBlock<C>& to) {
+    if (next_block >= x.blocks) {
+      next_block = part;
+      if (part >= x.blocks || ++next_tile >= count) return;
+      tile = tile_of(next_tile);
+    }
+    if (next_tile >= count) return;
+    tile.load(to, columns, next_block);
+    next_block += parts;
+  };
+#pragma unroll
+  for (std::uint32_t k = 0; k < kAhead; ++k)
+    load_next(next[k]);
   stage();
   for (std::uint32_t i = 0; i < count; ++i) {
     float sums[kTiles][2] = {};
     for (std::uint32_t block = part; block < x.blocks; block += parts) {
-      WeightBlock<C> now = next;
-      if (block + parts < x.blocks) {
-        tile.load(next, columns, block + parts);
-      } else if (i + 1 < count) {
-        tile = tile_of(i + 1);
-        tile.load(next, columns, part);
-      }
+      WeightBlock<C> now = next[0];
+#pragma unroll
+      for (std::uint32_t k = 0; k + 1 < kAhead; ++k)
+        next[k] = next[k + 1];
+      load_next(next[kAhead - 1]);
       add_block<C, kTiles>(now, x, x_rows, block, book, sums);
     }
     finish(i, sums);

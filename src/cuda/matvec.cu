@@ -252,7 +252,8 @@ template <ElementType kType, int kRows>
 DS4_KERNEL void DS4_BOUNDS(kThreads, 2) matvec(MatvecJobs jobs) {
   constexpr int kTiles = (kRows + 3) / 4;
   DS4_SHARED float partial[kWarps * kTileRows * 4 * kTiles];
-  DS4_SHARED Codebook book;
+  DS4_SHARED CodebookMemory<8> book_memory;
+  Codebook book;
   std::uint32_t index = 0;
   while (index + 1 < jobs.count && blockIdx.x >= jobs.job[index + 1].first_block)
     ++index;
@@ -269,7 +270,7 @@ DS4_KERNEL void DS4_BOUNDS(kThreads, 2) matvec(MatvecJobs jobs) {
   }
   if (is_plain(job.w)) return run_plain<(kRows < 4 ? 1 : 4)>(job, jobs, share, partial);
   if constexpr (kType == ElementType::kIQ2XXS) {
-    load_codebook(jobs.grid, &book);
+    book = load_codebook(jobs.grid, book_memory);
     block_sync();
   }
   run_quantised<Codec<kType>, kTiles>(job, jobs, share, &book, partial);

@@ -51,16 +51,15 @@ DS4_DEVICE void repack_unit<ElementType::kIQ2XXS>(const Place& p) {
   // d; for each 32 columns four codebook indices, then four times seven signs and the scale.
   const std::byte* block = p.row + p.index * 66;
   std::uint32_t indices[2] = {0, 0};
-  std::uint64_t rest = 0;
+  std::uint32_t signs[2] = {0, 0};
   for (std::uint32_t g = 0; g < 8; ++g) {
     indices[g / 4] |= byte_at(block, 2 + g * 8 + p.q) << (8 * (g % 4));
     const std::uint32_t word = word_at(block, 6 + g * 8);
-    rest |= static_cast<std::uint64_t>((word >> (7 * p.q)) & 127) << (7 * g);
-    if (g / 2 == p.q) rest |= static_cast<std::uint64_t>(word >> 28) << (56 + 4 * (g % 2));
+    for (std::uint32_t k = 0; k < 7; ++k)
+      signs[g / 4] |= ((word >> (7 * p.q + k)) & 1) << (4 * k + g % 4);
+    if (g / 2 == p.q) signs[g % 2] |= word >> 28 << 28;
   }
-  reinterpret_cast<Words4*>(p.codes)[p.unit()] = {indices[0], indices[1],
-                                                  static_cast<std::uint32_t>(rest),
-                                                  static_cast<std::uint32_t>(rest >> 32)};
+  reinterpret_cast<Words4*>(p.codes)[p.unit()] = {indices[0], indices[1], signs[0], signs[1]};
   if (p.q == 0)
     reinterpret_cast<std::uint16_t*>(p.scales)[p.index] =
         static_cast<std::uint16_t>(half_at(block, 0));

@@ -494,11 +494,12 @@ template <ElementType type,
           bool kSplit,
           bool kGroup>
 DS4_KERNEL void DS4_BOUNDS(kThreads, resident_blocks(kRows)) tile_product(TileProduct p) {
-  DS4_SHARED Codebook book;
+  DS4_SHARED CodebookMemory<1> book_memory;
   DS4_SHARED RowTable<kRows> table;
   using T = Team<kParts>;
   constexpr std::uint32_t kTeamHalves = stage_count(kParts, kSplit) * stage_halves(kRows, kSplit);
-  if constexpr (type == ElementType::kIQ2XXS) load_codebook(p.grid, &book);
+  Codebook book;
+  if constexpr (type == ElementType::kIQ2XXS) book = load_codebook(p.grid, book_memory);
   wait_for_inputs();
   const bool grouped = p.experts.tiles != nullptr;
   const Rows rows = rows_of_block(p, grouped ? blockIdx.y : blockIdx.x, kRows);
