@@ -6,19 +6,18 @@ cd "$(dirname "$0")" || exit
 
 usage() {
   cat <<'TEXT'
-usage: ./test.sh [--quick | --full] [--clients] [--lint-seconds N]
+usage: ./test.sh [--quick] [--clients] [--lint-seconds N]
 
 Installs the Debian packages that are missing (as root or with sudo), then:
   format    every source file is as clang-format 14 leaves it
   dev       build with assertions, every test, every header compiled alone
   release   the program that users build answers a prompt
-and with --full:
   asan      the unit tests under the address and undefined-behaviour sanitizers
   fuzz      a short run of every fuzz target from fixed seeds, in the same build
   tsan      the threaded tests under the thread sanitizer
   cuda      only where nvcc is installed: the CUDA backend compiles; with a GPU, its tests
-  lint      with --lint-seconds: clang-tidy 14, changed files first, then others until the time is up
---quick stops after format and dev.  --lint-seconds N (e.g. 120) adds it; scripts/lint.sh by hand takes all files.
+--quick stops after format and dev.
+--lint-seconds N adds clang-tidy 14: changed files first, then others until N seconds are up (scripts/lint.sh: all files).
 --clients adds five coding agents from the npm registry (1.2 GB; node 20), each on a small task against the server.
 The last line is "N passed, N failed"; the exit status is 0 when none failed.
 TEXT
@@ -26,12 +25,10 @@ TEXT
 
 clients=no
 quick=no
-full=no
 lint_seconds=0
 while [ $# -gt 0 ]; do
   case $1 in
     --quick) quick=yes ;;
-    --full) full=yes ;;
     --clients) clients=yes ;;
     --lint-seconds)
       lint_seconds=${2:?--lint-seconds needs a number}
@@ -196,8 +193,6 @@ check "format" scripts/format.sh --check
 step_dev
 if [ "$quick" = no ]; then
   step_release
-fi
-if [ "$full" = yes ]; then
   step_asan
   step_tsan
   step_cuda
