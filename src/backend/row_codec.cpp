@@ -60,7 +60,10 @@ void pack_attention_row(const PackedRowLayout& layout,
   const int exponent = scale_exponent(amax(rotary, kRowAmaxFloor), kRotaryLimit);
   const float inverse = std::ldexp(1.0F, -exponent);
   for (std::size_t i = 0; i < layout.rope_dim; ++i) {
-    const auto code = static_cast<std::int16_t>(std::nearbyint(rotary[i] * inverse));
+    // No number at all, which a state from outside can lead to, becomes the limit.
+    const float value =
+        std::max(-kRotaryLimit, std::min(kRotaryLimit, std::nearbyint(rotary[i] * inverse)));
+    const auto code = static_cast<std::int16_t>(value);
     std::memcpy(&out[layout.rope_offset() + 2 * i], &code, sizeof(code));
   }
   out[layout.rope_scale_offset()] = e8m0(exponent);

@@ -1,6 +1,7 @@
 #include "backend/row_codec.h"
 
 #include <cmath>
+#include <limits>
 #include <random>
 #include <vector>
 
@@ -108,6 +109,14 @@ TEST(RowCodec, IndexKeysRoundAsDefinedAndSurviveStorage) {
     round_index_key(again);
     EXPECT_EQ(again, rounded);
   }
+}
+
+TEST(RowCodec, RotaryValuesThatAreNoNumbersPackToTheLimit) {
+  std::vector<float> row(512, 1.0F);
+  row[450] = std::numeric_limits<float>::quiet_NaN();
+  const auto rounded = round_trip(row);
+  EXPECT_EQ(rounded[449], 1.0F);
+  EXPECT_EQ(rounded[450], 32767.0F * 0x1p-14F);
 }
 
 TEST(RowCodec, ZerosStayZeros) {

@@ -227,14 +227,6 @@ DS4_DEVICE void make_operands(const std::uint32_t (&low)[4],
   }
 }
 
-// Operands in registers of their own.  Codes that need no decoding are the operands themselves, and
-// the next group of columns would be put into their registers while instructions still read them.
-DS4_DEVICE void own_operands(std::uint32_t (&a)[2][2][4]) {
-#pragma unroll
-  for (int i = 0; i < 16; ++i)
-    a[i / 8][i / 4 % 2][i % 4] = group_operand(a[i / 8][i / 4 % 2][i % 4]);
-}
-
 // The same by the whole block in the background; two instructions an operand, 16 columns each.
 template <std::uint32_t kRows>
 DS4_DEVICE void multiply_rows_by_group(const std::uint32_t (&a)[2][2][4],
@@ -283,7 +275,6 @@ DS4_DEVICE void multiply_step(const WeightGroup<type>& weights,
       make_operands(low, high, a[m]);
     }
     if constexpr (kGroup) {
-      own_operands(a);
       multiply_rows_by_group<kRows>(a, stage, half, sum);
       if constexpr (kSplit) multiply_rows_by_group<kRows>(a, stage + rest, half, sum);
     } else {
@@ -553,9 +544,15 @@ void launch_as(Stream& stream, const char* stage, const TileProduct& p) {
          tile_product<type, kRows, kParts, kGated, kSplit, kGroup>, p);
 }
 
+// Whether warpgroups multiply weights of this type.  F16 codes are operands as they come from
+// memory: the assembler puts the next ones into their registers while instructions in the
+// background still read them.  Numbers that a computation makes get registers of their own.
+template <ElementType type>
+inline constexpr bool kByGroups = kWarpgroups&& type != ElementType::kF16;
+
 template <ElementType type, std::uint32_t kRows, std::uint32_t kParts, bool kGated, bool kSplit>
 void launch_tiles(Stream& stream, const char* stage, const TileProduct& p) {
-  if constexpr (kWarpgroups && kRows >= 64) {
+  if constexpr (kByGroups<type> && kRows >= 64) {
     if (has_warpgroups() && !p.portable)
       return launch_as<type, kRows, kParts, kGated, kSplit, true>(stream, stage, p);
   }

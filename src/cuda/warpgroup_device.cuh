@@ -61,13 +61,6 @@ DS4_DEVICE void group_fence(float& value) {
   asm volatile("" : "+f"(value)::"memory");
 }
 
-// `value` in a register that is written here and nowhere else.
-DS4_DEVICE std::uint32_t group_operand(std::uint32_t value) {
-  std::uint32_t own;
-  asm volatile("mov.b32 %0, %1;" : "=r"(own) : "r"(value));
-  return own;
-}
-
 #define DS4_SUMS(tile) "+f"(tile[0]), "+f"(tile[1]), "+f"(tile[2]), "+f"(tile[3])
 
 // The instructions by their width.

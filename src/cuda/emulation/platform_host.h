@@ -200,9 +200,6 @@ inline void publish_shared() {}
 inline void group_begin() {}
 inline void group_commit() {}
 inline void group_fence(float&) {}
-inline std::uint32_t group_operand(std::uint32_t value) {
-  return value;
-}
 template <int kPending>
 void group_wait() {}
 template <std::uint32_t kTiles>
