@@ -35,7 +35,8 @@ DS4_KERNEL void naive(Matrix m,
                       double* out) {
   using C = cuda::Codec<type>;
   DS4_SHARED cuda::CodebookMemory<1> book_memory;
-  const cuda::Codebook book = cuda::load_codebook(grid, book_memory);
+  const cuda::Codebook book = book_memory.view();
+  cuda::load_codebook(grid, book_memory);
   cuda::block_sync();
   const std::uint32_t o = blockIdx.x * blockDim.x + threadIdx.x;
   const std::uint32_t slab = slabs[blockIdx.y];
@@ -129,6 +130,7 @@ struct Batch {
   Device<std::int32_t> ids;  // [kRoutings, rows, kUsed]
   Device<float> weights;
   Device<float> mid;
+  Device<float> slot_out;
   Device<float> out;
 
   Batch(cuda::Stream& stream, std::uint32_t row_count)
@@ -139,10 +141,12 @@ struct Batch {
         ids(chosen),
         weights(random_floats(std::size_t{rows} * kUsed, 9)),
         mid(std::size_t{rows} * kSlots * kInner),
+        slot_out(std::size_t{rows} * kSlots * kWidth),
         out(std::size_t{rows} * kWidth) {
     cuda::launch(stream, "integers", {.grid_x = rows, .threads = 256}, to_integers, x.get(), kWidth,
                  integers.get());
     mid.poison();
+    slot_out.poison();
     out.poison();
   }
   cuda::ExpertsJob job(const Layer& w, std::uint32_t routing) const {
@@ -159,6 +163,7 @@ struct Batch {
             .weights = weights.get(),
             .x = integers.get(),
             .mid = mid.get(),
+            .slot_output = slot_out.get(),
             .output = out.get(),
             .grid = grid_of_card().get()};
   }

@@ -39,7 +39,8 @@ DS4_KERNEL void naive(Matrix m,
                       double* out) {
   using C = cuda::Codec<type>;
   DS4_SHARED cuda::CodebookMemory<1> book_memory;
-  const cuda::Codebook book = cuda::load_codebook(grid, book_memory);
+  const cuda::Codebook book = book_memory.view();
+  cuda::load_codebook(grid, book_memory);
   cuda::block_sync();
   const std::uint32_t o = blockIdx.x * blockDim.x + threadIdx.x;
   double sum = 0;

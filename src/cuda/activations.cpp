@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "cuda/experts.h"
 #include "cuda/integer_rows.h"
 #include "cuda/matvec.h"
 #include "cuda/streams.h"
@@ -28,7 +27,7 @@ void Activations::visit(const ModelConfig& c, std::uint32_t rows_max, bool has_m
   rows_of(reduced, c.width);
   rows_of(normed, c.width);
   rows_of(head_normed, c.width);
-  place(integers, kExpertRowsMax * integer_rows_bytes(1, c.width));
+  place(integers, kIntegerRowsMax * integer_rows_bytes(1, c.width));
   const auto group_width = static_cast<std::uint32_t>(c.heads_width() / c.output_group_count);
   place(heads_integers, kMatvecRowsMax * c.output_group_count * integer_rows_bytes(1, group_width));
   rows_of(query_rank, c.query_rank);
@@ -49,7 +48,7 @@ void Activations::visit(const ModelConfig& c, std::uint32_t rows_max, bool has_m
   rows_of(router, c.expert_count);
   rows_of(expert_ids, c.experts_used);
   rows_of(expert_weights, c.experts_used);
-  place(expert_gate, std::min(rows_max, kExpertRowsMax) * slots * c.expert_width);
+  place(expert_gate, std::min(rows_max, kIntegerRowsMax) * slots * c.expert_width);
   rows_of(expert_mid, slots * c.expert_width);
   rows_of(expert_out, slots * c.width);
   rows_of(pairs, c.experts_used);

@@ -35,7 +35,7 @@ struct Activations {
   float* reduced;                // [width]
   float* normed;                 // [width]
   float* head_normed;            // [width]
-  std::byte* integers;           // [width] as integers (integer_rows.h) of kExpertRowsMax rows
+  std::byte* integers;           // [width] as integers (integer_rows.h) of kIntegerRowsMax rows
   std::byte* heads_integers;     // [groups] of a group's heads, likewise
   float* query_rank;             // [query_rank], raw
   float* query_rank_normed;      // [query_rank]
@@ -55,7 +55,7 @@ struct Activations {
   float* router;                 // [expert_count]
   std::int32_t* expert_ids;      // [experts_used]
   float* expert_weights;         // [experts_used]
-  float* expert_gate;         // [experts_used + 1, expert_width] of kExpertRowsMax rows, activated
+  float* expert_gate;         // [experts_used + 1, expert_width] of kIntegerRowsMax rows, activated
   std::uint16_t* expert_mid;  // [experts_used + 1, expert_width], activated
   float* expert_out;          // [experts_used + 1, width]
   std::uint32_t* pairs;       // [experts_used]

@@ -39,7 +39,8 @@ void CudaMachine::project_from_normed(const DeviceLayer& w, const Parts& parts) 
   }
   if (parts.index_query) add(w.index_proj, a_.index_weights, config_.index_head_count);
   if (count == 0) return;
-  if (few()) {
+  // Of few outputs each, but together enough for the whole card.
+  if (row_count() <= kNarrowRowsMax) {
     MatvecJobs jobs;
     jobs.rows = row_count();
     jobs.grid = weights_.grid;

@@ -23,6 +23,7 @@ namespace ds4::cuda {
 //                   calls it once after load()
 //   integers()      the segment as 8 small integers:  value = scale * integer - min
 //   scale(), min_scale(), min_code()     min = min_scale * min_code; the codes are below 64
+//   min_bytes()     min_code() four times
 //   kBlockScale     whether scale() is one for all 256 columns of a block
 //   kCodeScale      whether scale() is block_factor(), one for all 256 columns, times scale_code(),
 //                   an integer below 64
@@ -36,21 +37,28 @@ struct Codec;
 // 2 for 8, 25, 43, to which 4 is added for the negative ones.
 inline constexpr int kGridRows = 256;
 struct Codebook {
-  const std::uint32_t* own = nullptr;  // the lane's copy
-  std::uint32_t copies = 1;
+  const std::byte* rows;
+  std::uint32_t row_bytes;
+  std::uint32_t own;  // where the lane's copy is in a row
 
-  DS4_DEVICE std::uint32_t at(std::uint32_t row) const { return own[row * copies]; }
+  DS4_DEVICE std::uint32_t at(std::uint32_t row) const {
+    return *reinterpret_cast<const std::uint32_t*>(rows + multiply_add(row, row_bytes, own));
+  }
 };
 
-// Where it lies in shared memory.  With 32 copies every lane reads a bank of its own.
+// Where it lies in shared memory.  With several copies fewer lanes meet in a bank.
 template <std::uint32_t kCopies>
 struct CodebookMemory {
   std::uint32_t rows[kGridRows][kCopies];
+
+  DS4_DEVICE Codebook view() const {
+    return {reinterpret_cast<const std::byte*>(rows), sizeof rows[0], threadIdx.x % kCopies * 4};
+  }
 };
 
 // By the whole block, from the magnitudes as [kGridRows][8] bytes; complete after a block_sync().
 template <std::uint32_t kCopies>
-DS4_DEVICE Codebook load_codebook(const std::byte* magnitudes, CodebookMemory<kCopies>& shared) {
+DS4_DEVICE void load_codebook(const std::byte* magnitudes, CodebookMemory<kCopies>& shared) {
   // 8, 25 and 43 differ in their upper four bits: 0, 1, 2.
   const auto four = [](std::uint32_t bytes) {
     const std::uint32_t upper = (bytes >> 4) & 0x0F0F0F0FU;
@@ -64,7 +72,6 @@ DS4_DEVICE Codebook load_codebook(const std::byte* magnitudes, CodebookMemory<kC
     for (std::uint32_t k = 0; k < kCopies; ++k)
       shared.rows[i][(i + k) % kCopies] = selectors;
   }
-  return {&shared.rows[0][threadIdx.x % kCopies], kCopies};
 }
 
 DS4_DEVICE float signed_byte(std::uint32_t word, int index) {
@@ -334,6 +341,9 @@ struct Codec<ElementType::kQ4K> : QuantisedCodec<Codec<ElementType::kQ4K>, 4> {
     const std::uint32_t low = byte_of(u.header.z, s);
     return u.first == 0 ? low & 63 : (byte_of(u.header.w, s) >> 4) | ((low >> 6) << 4);
   }
+  static DS4_DEVICE std::uint32_t min_bytes(const Unit& u, int s) {
+    return min_code(u, s) * 0x01010101U;
+  }
 
  private:
   static DS4_DEVICE std::uint32_t byte_of(std::uint32_t word, int index) {
@@ -376,6 +386,9 @@ struct Codec<ElementType::kQ2K> : QuantisedCodec<Codec<ElementType::kQ2K>, 8> {
   static DS4_DEVICE float scale(const Unit& u, int) { return half_of_pair(u.d, 0); }
   static DS4_DEVICE float min_scale(const Unit& u) { return half_of_pair(u.d, 1); }
   static DS4_DEVICE std::uint32_t min_code(const Unit& u, int s) { return byte_of(u.mins, s); }
+  static DS4_DEVICE std::uint32_t min_bytes(const Unit& u, int s) {
+    return pick_bytes(s < 4 ? u.mins.x : u.mins.y, 0, 0x1111U * (s & 3));
+  }
 
  private:
   static DS4_DEVICE std::uint32_t byte_of(const Words2& bytes, int s) {

@@ -1,5 +1,6 @@
 #pragma once
 #include "cuda/device.h"
+#include "cuda/integer_rows.h"
 #include "cuda/matrix.h"
 #include "cuda/step.h"
 
@@ -19,11 +20,8 @@ struct RouteJob {
 };
 void route_rows(Stream& stream, const RouteJob& job);
 
-// Rows up to which run_experts_of_few() is the way.
-inline constexpr std::uint32_t kExpertRowsMax = 32;
-
-// The experts of few rows, straight from the quantised weights.  Slots of a row: the chosen
-// experts, then the shared one.
+// The experts of few rows (kIntegerRowsMax), straight from the quantised weights.  Slots of a row:
+// the chosen experts, then the shared one.
 struct ExpertsJob {
   std::uint32_t rows = 0;
   std::uint32_t used = 0;
@@ -34,13 +32,13 @@ struct ExpertsJob {
   const float* weights = nullptr;     // [rows, used]
   std::byte* x = nullptr;             // [rows] of width as integers (integer_rows.h)
   float* mid = nullptr;               // [rows, used + 1, expert_width]
+  float* slot_output = nullptr;       // [rows, used + 1, width]; not used by one row
   float* output = nullptr;            // [rows, width]
   const std::byte* grid = nullptr;
-  // Tiles of 16 outputs that a block makes, of gate and up for a routed and for the shared slot,
-  // and of down; set by run_experts_of_few().
-  std::uint32_t routed_tiles = 0;
-  std::uint32_t shared_tiles = 0;
-  std::uint32_t down_tiles = 0;
+  // Tiles of 16 outputs that a block makes for a routed and for the shared slot; set by
+  // run_experts_of_few().
+  std::uint32_t routed_tiles = 0, shared_tiles = 0;
+  std::uint32_t routed_down_tiles = 0, shared_down_tiles = 0;
 };
 void run_experts_of_few(Stream& stream, const DeviceInfo& device, const ExpertsJob& job);
 

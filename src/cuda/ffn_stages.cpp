@@ -60,7 +60,7 @@ void CudaMachine::reduce_streams(LayerIndex index, Sublayer sublayer) {
                                  .mix = a_.mix,
                                  .reduced = a_.reduced,
                                  .normed = a_.normed,
-                                 .integers = row_count() <= kExpertRowsMax ? a_.integers : nullptr,
+                                 .integers = row_count() <= kIntegerRowsMax ? a_.integers : nullptr,
                                  .hc_epsilon = config_.hc_epsilon,
                                  .norm_epsilon = config_.norm_epsilon,
                                  .sinkhorn_iterations = config_.sinkhorn_iterations});
@@ -85,7 +85,7 @@ void CudaMachine::steer(LayerIndex index, Sublayer sublayer) {
 void CudaMachine::route(LayerIndex index) {
   const DeviceLayer& w = layer(index);
   multiply("router", w.router, a_.normed, config_.width, a_.router, config_.expert_count,
-           row_count());
+           row_count(), row_count() <= kIntegerRowsMax ? a_.integers : nullptr);
   route_rows(stream_, {.step = step_,
                        .expert_count = config_.expert_count,
                        .used = config_.experts_used,
@@ -100,7 +100,7 @@ void CudaMachine::route(LayerIndex index) {
 void CudaMachine::experts(LayerIndex index) {
   const DeviceLayer& w = layer(index);
   const float limit = config_.layer(index).swiglu_limit;
-  if (row_count() > kExpertRowsMax) return experts_of_many(w, limit);
+  if (row_count() > kIntegerRowsMax) return experts_of_many(w, limit);
   run_experts_of_few(stream_, device_,
                      {.rows = row_count(),
                       .used = config_.experts_used,
@@ -115,6 +115,7 @@ void CudaMachine::experts(LayerIndex index) {
                       .weights = a_.expert_weights,
                       .x = a_.integers,
                       .mid = a_.expert_gate,
+                      .slot_output = a_.expert_out,
                       .output = a_.output,
                       .grid = weights_.grid});
   fetch_layer_ahead(LayerIndex{index.value() + 1});

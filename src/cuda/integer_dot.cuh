@@ -280,8 +280,8 @@ DS4_DEVICE void add_integer_block(WeightBlock<C>& w,
       weight_operand<C>(w.low[u], w.high[u], s, book, a);
       std::uint32_t m[4];
       if constexpr (C::kHasMins) {
-        m[0] = m[2] = C::min_code(w.low[u], s) * 0x01010101U;
-        m[1] = m[3] = C::min_code(w.high[u], s) * 0x01010101U;
+        m[0] = m[2] = C::min_bytes(w.low[u], s);
+        m[1] = m[3] = C::min_bytes(w.high[u], s);
       }
 #pragma unroll
       for (int t = 0; t < kTiles; ++t) {
@@ -348,15 +348,13 @@ DS4_DEVICE void add_block(WeightBlock<C>& w,
   }
 }
 
-// Blocks of 256 columns whose codes are on their way while one is multiplied.
-template <class C>
-inline constexpr std::uint32_t kBlocksAhead = C::kQuantised&& C::kBlockUnits == 1 ? 2 : 1;
-
-// Sums of `count` tiles of 16 weight rows, over every `parts`-th block of columns from `part` on:
-// tile_of(i) gives tile i's TileRows, finish(i, sums) takes its result.  Codes are asked for
-// kBlocksAhead blocks early, be they of the next tile; those of the very first before `stage` waits
-// for the input and brings it to shared memory.
-template <class C, int kTiles, class TileOf, class Stage, class Finish>
+// Sums of `count` tiles of 16 weight rows over the blocks of columns that are `part`'s of `parts`:
+// every `parts`-th.  With kFolds a warp stands for that many parts from `part` on, one after the
+// other, and adds their sums in their order, as if each had a warp of its own.  tile_of(i) gives
+// tile i's TileRows, finish(i, sums) takes its result.  The codes of the next block, be it of the
+// next tile, are on their way while one is multiplied; those of the very first are asked for before
+// `stage` waits for the input and brings it to shared memory.
+template <class C, int kTiles, std::uint32_t kFolds = 1, class TileOf, class Stage, class Finish>
 DS4_DEVICE void walk_tiles(std::uint32_t count,
                            std::uint32_t columns,
                            std::uint32_t part,
@@ -367,36 +365,43 @@ DS4_DEVICE void walk_tiles(std::uint32_t count,
                            const TileOf& tile_of,
                            const Stage& stage,
                            const Finish& finish) {
-  constexpr std::uint32_t kAhead = kBlocksAhead<C>;
-  WeightBlock<C> next[kAhead];
+  WeightBlock<C> next;
   TileRows tile = tile_of(0);
   std::uint32_t next_tile = 0;
+  std::uint32_t next_fold = 0;
   std::uint32_t next_block = part;
-  const auto load_next = [&](WeightBlock<C>& to) {
-    if (next_block >= x.blocks) {
-      next_block = part;
-      if (part >= x.blocks || ++next_tile >= count) return;
-      tile = tile_of(next_tile);
+  const auto load_next = [&] {
+    if (part >= x.blocks) return;
+    while (next_block >= x.blocks) {
+      if (++next_fold == kFolds) {
+        next_fold = 0;
+        if (++next_tile < count) tile = tile_of(next_tile);
+      }
+      next_block = part + next_fold;
     }
     if (next_tile >= count) return;
-    tile.load(to, columns, next_block);
+    tile.load(next, columns, next_block);
     next_block += parts;
   };
-#pragma unroll
-  for (std::uint32_t k = 0; k < kAhead; ++k)
-    load_next(next[k]);
+  load_next();
   stage();
   for (std::uint32_t i = 0; i < count; ++i) {
-    float sums[kTiles][2] = {};
-    for (std::uint32_t block = part; block < x.blocks; block += parts) {
-      WeightBlock<C> now = next[0];
+    float total[kTiles][2];
+#pragma unroll 1
+    for (std::uint32_t fold = 0; fold < kFolds; ++fold) {
+      float sums[kTiles][2] = {};
+      for (std::uint32_t block = part + fold; block < x.blocks; block += parts) {
+        WeightBlock<C> now = next;
+        load_next();
+        add_block<C, kTiles>(now, x, x_rows, block, book, sums);
+      }
 #pragma unroll
-      for (std::uint32_t k = 0; k + 1 < kAhead; ++k)
-        next[k] = next[k + 1];
-      load_next(next[kAhead - 1]);
-      add_block<C, kTiles>(now, x, x_rows, block, book, sums);
+      for (int t = 0; t < kTiles; ++t)
+#pragma unroll
+        for (int k = 0; k < 2; ++k)
+          total[t][k] = fold == 0 ? sums[t][k] : total[t][k] + sums[t][k];
     }
-    finish(i, sums);
+    finish(i, total);
   }
 }
 

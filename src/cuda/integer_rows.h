@@ -4,6 +4,9 @@
 
 namespace ds4::cuda {
 
+// Rows up to which kernels hand each other their results as integers.
+inline constexpr std::uint32_t kIntegerRowsMax = 32;
+
 // Bytes of `rows` vectors as two planes of signed bytes each and one scale for 256 columns: the
 // operand of integer products (integer_dot.cuh), in shared memory or, row by row, between kernels.
 constexpr std::size_t integer_rows_bytes(std::uint32_t rows, std::uint32_t columns) {

@@ -298,7 +298,7 @@ void CudaMachine::multiply(const char* stage,
                            std::uint32_t out_stride,
                            std::uint32_t rows,
                            std::byte* integers) {
-  if (rows <= kMatvecRowsMax) {
+  if (rows <= kMatvecRowsMax || (rows <= kNarrowRowsMax && w.rows <= kNarrowOutputsMax)) {
     MatvecJobs jobs;
     jobs.rows = rows;
     jobs.grid = weights_.grid;

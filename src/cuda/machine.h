@@ -27,8 +27,8 @@ struct MatvecJobs;
 // Few rows (kMatvecRowsMax) go through matrix-vector kernels that sum in f32 in a fixed order, so a
 // row's result does not depend on the others.  More rows go through tensor-core tiles with f16
 // inputs: their results do not depend on the other rows either, but differ from the former by
-// rounding.  The stages stand in machine.cpp, attention_stages.cpp and ffn_stages.cpp.
-// Confined to one thread.
+// rounding.  Experts and narrow matrices take the first way up to kIntegerRowsMax.  The stages
+// stand in machine.cpp, attention_stages.cpp and ffn_stages.cpp. Confined to one thread.
 class CudaMachine final : public Machine {
  public:
   CudaMachine(const ModelConfig& config, const Weights& weights, const CudaOptions& options);

@@ -1,6 +1,8 @@
 // Matrix-vector products for decode, several matrices a launch.
 //
-//   out[r][o] = sum over c of w[o][c] * x[r][c]        r < rows <= 8
+//   out[r][o] = sum over c of w[o][c] * x[r][c]
+//
+// Eight rows of x at a time: the second dimension of the grid, whose blocks run side by side.
 //
 // Quantised matrices: a block of 8 warps turns its rows of x into integers (integer_dot.cuh),
 // normalising them on the way when the job says so, and makes passes.  In a pass `split` warps
@@ -66,6 +68,7 @@ struct Share {
   std::uint32_t first_pass, pass_count;
   std::uint32_t group, groups;  // which slice of x, of how many
   std::uint32_t x_offset;
+  std::uint32_t first_row, rows;  // of x
 };
 
 // ---- quantised ----
@@ -82,19 +85,20 @@ DS4_DEVICE void run_quantised(const MatvecJob& job,
   const std::uint32_t sets = kWarps / split;
   const std::uint32_t part = threadIdx.x / 32 % split;
   const std::uint32_t set = threadIdx.x / 32 / split;
-  const IntegerRows x(dynamic_shared(), jobs.rows, m.columns);
+  const IntegerRows x(dynamic_shared(), share.rows, m.columns);
   constexpr std::uint32_t kInputs = kTiles * 4;
   const auto tile_of = [&](std::uint32_t pass) {
     return TileRows(m, 0, ((share.first_pass + pass) * sets + set) * kTileRows);
   };
   const auto stage = [&] {
     wait_for_inputs();
-    for (std::uint32_t r = 0; r < jobs.rows; ++r) {
+    for (std::uint32_t r = 0; r < share.rows; ++r) {
+      const std::uint32_t row = share.first_row + r;
       if (job.integers != nullptr) {
-        copy_row(x, r, row_integers(job.integers, r * share.groups + share.group, m.columns));
+        copy_row(x, r, row_integers(job.integers, row * share.groups + share.group, m.columns));
         continue;
       }
-      const float* from = job.x + std::size_t{r} * job.x_stride + share.x_offset;
+      const float* from = job.x + std::size_t{row} * job.x_stride + share.x_offset;
       const float inverse =
           job.norm_weight == nullptr ? 0.0F : inverse_rms(from, m.columns, jobs.epsilon, partial);
       put_row(x, r, from, m.columns, job.norm_weight, inverse);
@@ -109,7 +113,7 @@ DS4_DEVICE void run_quantised(const MatvecJob& job,
         partial[((set * split + part) * kTileRows + lane / 4 + i * 8) * kInputs +
                 static_cast<std::uint32_t>(t) * 4 + lane % 4] = sums[t][i];
     block_sync();
-    for (std::uint32_t i = threadIdx.x; i < sets * kTileRows * jobs.rows; i += kThreads) {
+    for (std::uint32_t i = threadIdx.x; i < sets * kTileRows * share.rows; i += kThreads) {
       const std::uint32_t o = i % (sets * kTileRows);
       const std::uint32_t r = i / (sets * kTileRows);
       const std::uint32_t out_row = (share.first_pass + pass) * sets * kTileRows + o;
@@ -117,11 +121,11 @@ DS4_DEVICE void run_quantised(const MatvecJob& job,
       float total = 0;
       for (std::uint32_t s = 0; s < split; ++s)
         total += partial[((o / kTileRows * split + s) * kTileRows + o % kTileRows) * kInputs + r];
-      job.out[std::size_t{r} * job.out_stride + out_row] = total;
+      job.out[std::size_t{share.first_row + r} * job.out_stride + out_row] = total;
     }
     block_sync();
   };
-  walk_tiles<C, kTiles>(share.pass_count, m.columns, part, split, x, jobs.rows, book, tile_of,
+  walk_tiles<C, kTiles>(share.pass_count, m.columns, part, split, x, share.rows, book, tile_of,
                         stage, finish);
 }
 
@@ -236,12 +240,13 @@ DS4_DEVICE void run_plain(const MatvecJob& job,
                           float* partial) {
   auto* x = reinterpret_cast<float*>(dynamic_shared());
   wait_for_inputs();
-  for (std::uint32_t first_row = 0; first_row < jobs.rows; first_row += R) {
-    stage_inputs<R>(job, first_row, jobs.rows, share.x_offset, jobs.epsilon, x, partial);
+  const std::uint32_t end = share.first_row + share.rows;
+  for (std::uint32_t first_row = share.first_row; first_row < end; first_row += R) {
+    stage_inputs<R>(job, first_row, end, share.x_offset, jobs.epsilon, x, partial);
     block_sync();
     with_plain_codec(job.w.type, [&](auto codec) {
       for (std::uint32_t pass = 0; pass < share.pass_count; ++pass)
-        run_plain_pass<decltype(codec), R>(job, share.first_pass + pass, first_row, jobs.rows, x,
+        run_plain_pass<decltype(codec), R>(job, share.first_pass + pass, first_row, end, x,
                                            partial);
     });
   }
@@ -253,12 +258,19 @@ DS4_KERNEL void DS4_BOUNDS(kThreads, 2) matvec(MatvecJobs jobs) {
   constexpr int kTiles = (kRows + 3) / 4;
   DS4_SHARED float partial[kWarps * kTileRows * 4 * kTiles];
   DS4_SHARED CodebookMemory<8> book_memory;
-  Codebook book;
+  const Codebook book = book_memory.view();
   std::uint32_t index = 0;
   while (index + 1 < jobs.count && blockIdx.x >= jobs.job[index + 1].first_block)
     ++index;
   const MatvecJob& job = jobs.job[index];
-  Share share{(blockIdx.x - job.first_block) * job.passes_per_block, job.passes_per_block, 0, 1, 0};
+  const std::uint32_t first_row = blockIdx.y * kMatvecRowsMax;
+  Share share{(blockIdx.x - job.first_block) * job.passes_per_block,
+              job.passes_per_block,
+              0,
+              1,
+              0,
+              first_row,
+              jobs.rows - first_row < kMatvecRowsMax ? jobs.rows - first_row : kMatvecRowsMax};
   const std::uint32_t pass_rows = pass_rows_of(job.w);
   const std::uint32_t passes = (job.w.rows + pass_rows - 1) / pass_rows;
   if (share.pass_count > passes - share.first_pass) share.pass_count = passes - share.first_pass;
@@ -270,7 +282,7 @@ DS4_KERNEL void DS4_BOUNDS(kThreads, 2) matvec(MatvecJobs jobs) {
   }
   if (is_plain(job.w)) return run_plain<(kRows < 4 ? 1 : 4)>(job, jobs, share, partial);
   if constexpr (kType == ElementType::kIQ2XXS) {
-    book = load_codebook(jobs.grid, book_memory);
+    load_codebook(jobs.grid, book_memory);
     block_sync();
   }
   run_quantised<Codec<kType>, kTiles>(job, jobs, share, &book, partial);
@@ -282,16 +294,20 @@ void launch_matvec(Stream& stream,
                    const char* stage,
                    const MatvecJobs& jobs,
                    std::uint32_t blocks) {
+  DS4_CHECK(jobs.rows <= kNarrowRowsMax);
+  const std::uint32_t rows = std::min(jobs.rows, kMatvecRowsMax);
   std::size_t shared_bytes = 0;
   for (std::uint32_t j = 0; j < jobs.count; ++j) {
     const Matrix& m = jobs.job[j].w;
     const std::size_t plain_row = (m.columns + m.columns / 16 * 4) * sizeof(float);
-    shared_bytes =
-        std::max(shared_bytes, is_plain(m) ? plain_row * (jobs.rows == 1 ? 1 : kPlainInputs)
-                                           : integer_rows_bytes(jobs.rows, m.columns));
+    shared_bytes = std::max(shared_bytes, is_plain(m) ? plain_row * (rows == 1 ? 1 : kPlainInputs)
+                                                      : integer_rows_bytes(rows, m.columns));
   }
   DS4_CHECK(shared_bytes + 16 * 1024 <= device.shared_bytes_max);
-  const LaunchShape shape{.grid_x = blocks, .threads = kThreads, .shared_bytes = shared_bytes};
+  const LaunchShape shape{.grid_x = blocks,
+                          .grid_y = (jobs.rows + kMatvecRowsMax - 1) / kMatvecRowsMax,
+                          .threads = kThreads,
+                          .shared_bytes = shared_bytes};
   if (jobs.rows == 1) return launch(stream, stage, shape, matvec<kType, 1>, jobs);
   if (jobs.rows <= 4) return launch(stream, stage, shape, matvec<kType, 4>, jobs);
   launch(stream, stage, shape, matvec<kType, 8>, jobs);

@@ -2,6 +2,7 @@
 #include <cstdint>
 
 #include "cuda/device.h"
+#include "cuda/integer_rows.h"
 #include "cuda/matrix.h"
 
 namespace ds4::cuda {
@@ -27,8 +28,11 @@ struct MatvecJob {
 };
 
 inline constexpr std::uint32_t kMatvecJobsMax = 8;
-// Rows up to which run_matvec() is the way; more go to tile products.
+// Rows up to which run_matvec() is the way; more go to tile products, but for matrices of so few
+// outputs that these would leave most of the card idle.
 inline constexpr std::uint32_t kMatvecRowsMax = 8;
+inline constexpr std::uint32_t kNarrowRowsMax = kIntegerRowsMax;
+inline constexpr std::uint32_t kNarrowOutputsMax = 1024;
 
 struct MatvecJobs {
   MatvecJob job[kMatvecJobsMax];

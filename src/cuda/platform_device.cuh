@@ -57,6 +57,13 @@ DS4_DEVICE std::uint32_t pick_bytes(std::uint32_t a, std::uint32_t b, std::uint3
   return bytes;
 }
 
+// a * b + c as one instruction, which the compiler would break up to share parts of addresses.
+DS4_DEVICE std::uint32_t multiply_add(std::uint32_t a, std::uint32_t b, std::uint32_t c) {
+  std::uint32_t sum;
+  asm("mad.lo.u32 %0, %1, %2, %3;" : "=r"(sum) : "r"(a), "r"(b), "r"(c));
+  return sum;
+}
+
 // Accurate at any angle: full range reduction, never the approximate instructions.
 DS4_DEVICE void sine_cosine(float angle, float* sine, float* cosine) {
   sincosf(angle, sine, cosine);

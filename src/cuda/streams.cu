@@ -32,9 +32,9 @@ DS4_DEVICE float gate_of(float x) {
 DS4_KERNEL void embed(
     Step step, Matrix table, const std::byte* magnitudes, std::uint32_t copies, float* out) {
   DS4_SHARED CodebookMemory<1> book_memory;
-  Codebook book;
+  const Codebook book = book_memory.view();
   if (table.type == ElementType::kIQ2XXS) {
-    book = load_codebook(magnitudes, book_memory);
+    load_codebook(magnitudes, book_memory);
     block_sync();
   }
   wait_for_inputs();

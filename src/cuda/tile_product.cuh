@@ -489,8 +489,8 @@ DS4_KERNEL void DS4_BOUNDS(kThreads, resident_blocks(kRows)) tile_product(TilePr
   DS4_SHARED RowTable<kRows> table;
   using T = Team<kParts>;
   constexpr std::uint32_t kTeamHalves = stage_count(kParts, kSplit) * stage_halves(kRows, kSplit);
-  Codebook book;
-  if constexpr (type == ElementType::kIQ2XXS) book = load_codebook(p.grid, book_memory);
+  const Codebook book = book_memory.view();
+  if constexpr (type == ElementType::kIQ2XXS) load_codebook(p.grid, book_memory);
   wait_for_inputs();
   const bool grouped = p.experts.tiles != nullptr;
   const Rows rows = rows_of_block(p, grouped ? blockIdx.y : blockIdx.x, kRows);

@@ -102,6 +102,9 @@ inline std::uint32_t pick_bytes(std::uint32_t a, std::uint32_t b, std::uint32_t 
   }
   return result;
 }
+inline std::uint32_t multiply_add(std::uint32_t a, std::uint32_t b, std::uint32_t c) {
+  return a * b + c;
+}
 inline void sine_cosine(float angle, float* sine, float* cosine) {
   *sine = std::sin(angle);
   *cosine = std::cos(angle);
