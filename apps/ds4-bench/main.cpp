@@ -1,7 +1,7 @@
 // ds4-bench: how fast a model runs, against what the machine could do.
 #include "base/error.h"
+#include "common/command_line.h"
 #include "common/fence.h"
-#include "common/output.h"
 #include "options.h"
 #include "sweep.h"
 
@@ -10,13 +10,7 @@ namespace {
 
 int run(int argc, char** argv) {
   const ParseResult parsed = parse_options(argc, argv);
-  if (!parsed.options) {
-    if (parsed.exit_code == 0)
-      app::write_out(parsed.text);
-    else
-      app::write_note(parsed.text);
-    return parsed.exit_code;
-  }
+  if (!parsed.options) return app::end_early(parsed.text, parsed.exit_code);
   if (parsed.options->compare.empty())
     run_sweep(*parsed.options);
   else

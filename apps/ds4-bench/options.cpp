@@ -1,13 +1,13 @@
 #include "options.h"
 
 #include <algorithm>
-#include <sstream>
 #include <string_view>
 
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
 #include "base/error.h"
+#include "common/command_line.h"
 #include "common/fence.h"
 
 namespace ds4::bench {
@@ -157,12 +157,8 @@ ParseResult parse_options(int argc, const char* const* argv) {
     app.parse(words);
     settle(options);
   } catch (const CLI::ParseError& error) {
-    std::ostringstream out;
-    std::ostringstream errors;
-    const int code = app.exit(error, out, errors);
-    return {.options = {},
-            .text = out.str() + errors.str(),
-            .exit_code = code == 0 ? 0 : app::kExitUsage};
+    const app::EarlyEnd end = app::early_end(app, error);
+    return {.options = {}, .text = end.text, .exit_code = end.exit_code};
   } catch (const Error& error) {
     return {.options = {},
             .text = fmt::format("ds4-bench: {}\n", error.what()),

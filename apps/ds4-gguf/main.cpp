@@ -2,6 +2,7 @@
 #include <CLI/CLI.hpp>
 
 #include "commands.h"
+#include "common/command_line.h"
 #include "common/fence.h"
 
 namespace {
@@ -16,12 +17,7 @@ int run(int argc, char** argv) {
   add_tokenize_command(app);
   add_logits_command(app);
   add_greedy_command(app);
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? ds4::app::kExitDone : ds4::app::kExitUsage;
-  }
-  return ds4::app::kExitDone;
+  return ds4::app::run_commands(app, argc, argv);
 }
 
 }  // namespace

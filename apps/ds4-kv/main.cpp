@@ -2,6 +2,7 @@
 #include <CLI/CLI.hpp>
 
 #include "commands.h"
+#include "common/command_line.h"
 #include "common/fence.h"
 
 namespace {
@@ -16,14 +17,7 @@ int run(int argc, char** argv) {
                  "the key of an encrypted directory: 32 bytes or 64 hexadecimal digits");
   add_entry_commands(app, common);
   add_session_commands(app, common);
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::RuntimeError& error) {
-    return error.get_exit_code();
-  } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? ds4::app::kExitDone : ds4::app::kExitUsage;
-  }
-  return ds4::app::kExitDone;
+  return ds4::app::run_commands(app, argc, argv);
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "common/command_line.h"
 #include "common/fence.h"
 #include "common/instance_lock.h"
 #include "common/load_progress.h"
@@ -140,13 +141,7 @@ int run_server(ServerArguments arguments, SignalWatch& signals, const Terminal& 
 
 int run(int argc, char** argv, const Terminal& notes) {
   ParsedArguments parsed = parse_arguments(argc, argv);
-  if (!parsed.arguments) {
-    if (parsed.exit_code == 0)
-      write_out(parsed.text);
-    else
-      write_note(parsed.text);
-    return parsed.exit_code;
-  }
+  if (!parsed.arguments) return end_early(parsed.text, parsed.exit_code);
   const std::filesystem::path directory = parsed.arguments->directory;
   if (!directory.empty() && ::chdir(directory.c_str()) != 0)
     throw_errno("cannot go to", directory.string());

@@ -1,8 +1,10 @@
 #include "options.h"
 
-#include <sstream>
+#include <utility>
 
 #include <CLI/CLI.hpp>
+
+#include "common/command_line.h"
 
 namespace ds4::app {
 
@@ -230,11 +232,8 @@ ParsedArguments parse_arguments(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    std::ostringstream out;
-    std::ostringstream notes;
-    parsed.exit_code = app.exit(error, out, notes) == 0 ? 0 : kExitUsage;
-    parsed.text = out.str() + notes.str();
-    return parsed;
+    EarlyEnd end = early_end(app, error);
+    return {.arguments = {}, .exit_code = end.exit_code, .text = std::move(end.text)};
   }
   settle(arguments, switches);
   parsed.arguments = std::move(arguments);

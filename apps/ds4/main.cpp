@@ -2,10 +2,10 @@
 #include <fmt/format.h>
 
 #include "base/error.h"
+#include "common/command_line.h"
 #include "common/fence.h"
 #include "common/instance_lock.h"
 #include "common/load_progress.h"
-#include "common/output.h"
 #include "common/terminal.h"
 #include "options.h"
 #include "run.h"
@@ -61,13 +61,7 @@ int run_mode(Options options, const Terminal& notes) {
 
 int run(int argc, char** argv) {
   const ParseResult parsed = parse_options(argc, argv);
-  if (!parsed.options) {
-    if (parsed.exit_code == kExitDone)
-      write_out(parsed.text);
-    else
-      write_note(parsed.text);
-    return parsed.exit_code;
-  }
+  if (!parsed.options) return end_early(parsed.text, parsed.exit_code);
   return run_mode(*parsed.options, Terminal::standard_error());
 }
 
