@@ -17,6 +17,7 @@ namespace {
 constexpr std::int64_t kModelCreated = 1767225600;
 constexpr std::size_t kReplayBytesMax = std::size_t{512} << 20;
 constexpr std::size_t kWorkerCount = 2;
+constexpr std::size_t kReportsMax = 1024;  // answers that wait to be written down
 constexpr std::size_t kWaitingMax = 4096;  // requests that wait to be read
 constexpr std::string_view kModelPath = "/v1/models/";
 
@@ -58,6 +59,7 @@ Service::Service(Scheduler& scheduler,
       replay_(options_.replay_ids_max, kReplayBytesMax),
       grammars_(std::make_shared<const grammar::TokenTrie>(tokenizer)),
       connections_([] { return std::size_t{0}; }),
+      reporter_(1, kReportsMax, options_.log),
       workers_(kWorkerCount, kWaitingMax, options_.log) {
   if (!options_.trace.empty())
     trace_ = std::make_unique<Trace>(options_.trace, options_.trace_bytes_max);

@@ -55,7 +55,10 @@ class Service final : public Handler {
   // From now on the server is not ready and new answers are refused.
   void start_draining() { draining_ = true; }
   // Waits for requests being read; those that wait to be are dropped.  Before the network ends.
-  void stop() { workers_.stop(); }
+  void stop() {
+    workers_.stop();
+    reporter_.stop();
+  }
 
  private:
   class Serving;
@@ -88,7 +91,9 @@ class Service final : public Handler {
   std::function<std::size_t()> connections_;
   std::atomic<bool> draining_{false};
   std::atomic<std::uint64_t> request_count_{0};
-  Workers workers_;  // last: it uses everything above
+  // One thread that writes down what became of answers, which may have to read the disk first.
+  Workers reporter_;
+  Workers workers_;  // last: it uses everything above, as the reporter does
 };
 
 }  // namespace ds4::server

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <ctime>
+#include <exception>
 #include <utility>
 
 #include <fmt/format.h>
@@ -204,8 +205,22 @@ void Service::Serving::remember(const Outcome& outcome) {
 
 void Service::Serving::finish(const Outcome& outcome, const AnswerCounts& counts) {
   service_.metrics_.count_answer(ask_.protocol, outcome, counts);
-  report(outcome);
   on_gone_.reset();
+  const bool ends_behind = service_.trace_ != nullptr;
+  const auto write_down = [self = shared_from_this(), outcome, ends_behind] {
+    self->report(outcome);
+    if (ends_behind) self->exchange_->post([self, outcome] { self->end(outcome); });
+  };
+  const bool reads_disk = reuse_.explain_store != nullptr || ends_behind;
+  if (!reads_disk || !service_.reporter_.submit(write_down)) {
+    report(outcome);
+  } else if (ends_behind) {
+    return;
+  }
+  end(outcome);
+}
+
+void Service::Serving::end(const Outcome& outcome) {
   if (ask_.streams) {
     service_.metrics_.count_request(exchange_->request().path, 200);
     exchange_->end_stream();
@@ -220,6 +235,15 @@ void Service::Serving::finish(const Outcome& outcome, const AnswerCounts& counts
 }
 
 void Service::Serving::report(const Outcome& outcome) const {
+  try {
+    write_report(outcome);
+  } catch (const std::exception& error) {
+    log(service_.options_.log, LogLevel::kError,
+        fmt::format("answer #{} could not be written down: {}", number_, error.what()));
+  }
+}
+
+void Service::Serving::write_report(const Outcome& outcome) const {
   const GenerationResult& result = outcome.generation;
   const MissNote stored = reuse_.explain_store ? reuse_.explain_store(key_) : MissNote{};
   std::string why;

@@ -28,13 +28,18 @@ class Service::Serving : public std::enable_shared_from_this<Service::Serving> {
   AnswerOptions answer_options() const;
   void pump(const std::shared_ptr<Answer>& answer);
   void take(const AnswerEvent& event, std::string& out);
+  // Counts, writes down and ends the answer.  What needs a disk for that is done on another thread;
+  // with a trace, which holds every answer that has ended, the answer ends behind it.
   void finish(const Outcome& outcome, const AnswerCounts& counts);
+  void end(const Outcome& outcome);
   // Tells the scheduler and the replay memory what the conversation looks like when it comes back.
   void remember(const Outcome& outcome);
   std::string visible_key(std::vector<chat::Message> messages,
                           const std::string& reasoning,
                           const std::string& exact_tool_block) const;
+  // To the log and the trace; changes nothing here and throws nothing.
   void report(const Outcome& outcome) const;
+  void write_report(const Outcome& outcome) const;
 
   Service& service_;
   const std::shared_ptr<Exchange> exchange_;

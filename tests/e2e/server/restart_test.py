@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 import unittest
 
@@ -256,6 +257,34 @@ class Restart(unittest.TestCase):
         self.assertIn("Rule 15 of the house", second["disk"]["saved"])
         self.assertIn(f"disk: differs at byte {second['disk']['first_difference']}", log)
         self.assertNotIn("of the house", log)
+
+    def test_looking_up_why_holds_up_nobody_else(self):
+        rules = {"otherwise": "Hello.", "explain_ms": 3000, "http": {"threads": 1}}
+        body = {"messages": [{"role": "user", "content": "hello " * 20}]}
+        server = scripted(self.folder, rules)
+        began = time.monotonic()
+        server.post("/v1/chat/completions", body)
+        self.assertLess(time.monotonic() - began, 1.5)
+        time.sleep(3.5)
+        server.log.seek(0)
+        self.assertIn("disk: nothing-saved", server.log.read())
+        server.stop()
+        # With a trace the answer itself waits until it is written down.
+        rules["trace"] = os.path.join(self.folder, "trace.jsonl")
+        body["messages"][0]["content"] = "another " * 20
+        server = scripted(self.folder, rules)
+        began = time.monotonic()
+        asking = threading.Thread(target=server.post, args=("/v1/chat/completions", body))
+        asking.start()
+        longest = 0
+        while asking.is_alive():
+            before = time.monotonic()
+            server.metric('ds4_store_total{what="saves"}')
+            longest = max(longest, time.monotonic() - before)
+            time.sleep(0.05)
+        self.assertGreater(time.monotonic() - began, 3)
+        self.assertLess(longest, 1.5)
+        server.stop()
 
 
 if __name__ == "__main__":

@@ -4,13 +4,15 @@
 //
 // RULES.json: {"otherwise": "...", "per_row_us": 0, "per_run_us": 0, "slots": 4, "context": 65536,
 // "rules": [{"trigger": "...", "answer": "..."}], "keys": "FILE", "trace": "FILE",
-// "kv": "DIRECTORY", "hosts": [],
+// "kv": "DIRECTORY", "explain_ms": 0, "hosts": [],
 // "origins": [], "allowed_hosts": [], "http": {"header_timeout_ms": ..., ...}}.  Prints
 // "listening PORT" and serves until SIGTERM, then drains.
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <optional>
+#include <thread>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -45,6 +47,7 @@ void read_network(const Json& json, ds4::server::HttpOptions& http) {
   time("body_timeout_ms", http.body_timeout);
   time("idle_timeout_ms", http.idle_timeout);
   time("write_timeout_ms", http.write_timeout);
+  http.thread_count = json.value("threads", http.thread_count);
   http.connections_max = json.value("connections_max", http.connections_max);
   http.body_bytes_max = json.value("body_bytes_max", http.body_bytes_max);
   http.all_bodies_bytes_max = json.value("all_bodies_bytes_max", http.all_bodies_bytes_max);
@@ -74,6 +77,39 @@ ds4::server::ServerOptions options_of(const Json& json) {
   options.service.access.hosts = json.value("allowed_hosts", std::vector<std::string>{});
   return options;
 }
+
+// A store on a disk that takes its time to explain a miss.
+class SlowStore final : public ds4::PrefixStore {
+ public:
+  SlowStore(ds4::PrefixStore& inner, std::chrono::milliseconds delay)
+      : inner_(inner),
+        delay_(delay) {}
+
+  ds4::StoredPrefix lookup(const ds4::PromptView& prompt) override {
+    ds4::StoredPrefix stored = inner_.lookup(prompt);
+    if (!stored.explain) return stored;
+    stored.explain = [delay = delay_, explain = std::move(stored.explain)](std::string_view key) {
+      std::this_thread::sleep_for(delay);
+      return explain(key);
+    };
+    return stored;
+  }
+  std::unique_ptr<ds4::StateLoad> load(const ds4::PromptView& prompt, ds4::Slot& slot) override {
+    return inner_.load(prompt, slot);
+  }
+  void save(ds4::Slot& slot, Moment moment) override { inner_.save(slot, moment); }
+  std::uint32_t cold_length(std::span<const ds4::TokenId> prompt,
+                            std::uint32_t reused) const override {
+    return inner_.cold_length(prompt, reused);
+  }
+  std::uint32_t continued_interval() const override { return inner_.continued_interval(); }
+  std::uint32_t gain_min() const override { return inner_.gain_min(); }
+  ds4::PrefixStoreStats stats() override { return inner_.stats(); }
+
+ private:
+  ds4::PrefixStore& inner_;
+  const std::chrono::milliseconds delay_;
+};
 
 int run(int argc, char** argv) {
   using namespace ds4;
@@ -105,7 +141,10 @@ int run(int argc, char** argv) {
     kv.store.log = options.service.log;
     store = std::make_unique<kvstore::EngineStore>(*engine, kv);
   }
-  server::Server server(*engine, options, store.get());
+  std::optional<SlowStore> slow;
+  const std::chrono::milliseconds explains{json.value("explain_ms", 0)};
+  if (store && explains.count() > 0) slow.emplace(*store, explains);
+  server::Server server(*engine, options, slow ? &*slow : static_cast<PrefixStore*>(store.get()));
   fmt::print("listening {}\n", server.port());
   std::fflush(stdout);
   int signal = 0;
