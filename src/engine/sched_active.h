@@ -42,7 +42,7 @@ struct Scheduler::Active {
   ReuseReport report;
   std::vector<TokenId> whole;  // the transcript to evaluate: the prompt, or what was inserted
   TokenId pending{};           // kDecode: drawn and not evaluated
-  std::size_t logit_row = 0;   // of the step's rows with logits, the one to draw from
+  std::size_t result = 0;      // of the step's batch, the one to draw from
   std::uint32_t prompt_tokens = 0;
   std::uint32_t reused_tokens = 0;
   std::uint32_t generated_tokens = 0;

@@ -25,14 +25,21 @@ double seconds_since(std::chrono::steady_clock::time_point from) {
 }  // namespace
 
 void Scheduler::step() {
-  rows_.clear();
+  batch_.clear();
   staged_.clear();
   ++turn_;
   stage_decodes();
   stage_prefills();
-  if (rows_.empty()) return;
+  if (batch_.empty()) return;
   run_batch();
   commit_batch();
+}
+
+void Scheduler::stage(Active& active, std::span<const TokenId> tokens, bool wants_result) {
+  const StepBatch::Wanted wanted{.sampling = active.request.sampling,
+                                 .needs_logits = active.request.top_logprobs.has_value()};
+  batch_.add(active.slot.session(), tokens, wants_result ? &wanted : nullptr);
+  staged_.push_back({&active, tokens, wants_result});
 }
 
 void Scheduler::stage_decodes() {
@@ -45,23 +52,20 @@ void Scheduler::stage_decodes() {
   const std::size_t first = active_.size() > rows_max ? turn_ % active_.size() : 0;
   for (std::size_t i = 0; i < active_.size(); ++i) {
     const auto& active = active_[(first + i) % active_.size()];
-    if (active->phase != Active::Phase::kDecode || rows_.size() >= rows_max) continue;
+    if (active->phase != Active::Phase::kDecode || batch_.row_count() >= rows_max) continue;
     if (!active->client->ready()) continue;
     if (active->slot.session().length() >= options_.context) {
       finish(*active, EndReason::kLength);
       continue;
     }
-    const std::span<const TokenId> token(&active->pending, 1);
-    active->slot.session().stage(token, true, rows_);
-    staged_.push_back({active.get(), token, true});
+    stage(*active, std::span(&active->pending, 1), true);
   }
 }
 
 // Prompt tokens that this step may read.
 std::uint32_t Scheduler::prefill_budget() const {
-  const std::uint32_t rows_max = engine_.executor().info().rows_max;
-  const auto room = static_cast<std::uint32_t>(rows_max - rows_.size());
-  if (rows_.empty() || seconds_per_row_ <= 0) return room;
+  const auto room = static_cast<std::uint32_t>(batch_.row_room());
+  if (batch_.empty() || seconds_per_row_ <= 0) return room;
   const double target = std::chrono::duration<double>(options_.step_target).count();
   const auto wanted = static_cast<std::uint32_t>(std::min(target / seconds_per_row_, 1e6));
   return std::min(room, std::max(wanted, kPrefillTokensMin));
@@ -79,8 +83,7 @@ void Scheduler::stage_prefills() {
   std::uint32_t budget = prefill_budget();
   for (Active* active : waiting) {
     if (budget == 0) break;
-    Session& session = active->slot.session();
-    const std::uint32_t length = session.length();
+    const std::uint32_t length = active->slot.session().length();
     const auto left = static_cast<std::uint32_t>(active->whole.size()) - length;
     // Chunks end where checkpoints are due.
     const std::uint32_t to_checkpoint =
@@ -88,54 +91,23 @@ void Scheduler::stage_prefills() {
     std::uint32_t count = std::min({left, to_checkpoint, budget});
     // And where the store wants a copy.
     if (length < active->cold_length) count = std::min(count, active->cold_length - length);
-    const std::span<const TokenId> tokens(active->whole.data() + length, count);
-    session.stage(tokens, count == left, rows_);
-    staged_.push_back({active, tokens, count == left});
+    stage(*active, std::span(active->whole).subspan(length, count), count == left);
     active->served_turn = turn_;
     budget -= count;
   }
 }
 
-// Whole rows of logits, or what the draws depend on where the executor keeps the rows; log
-// probabilities need whole rows.
-BatchOutputs Scheduler::outputs_for(std::size_t logit_rows) {
-  draws_from_candidates_ =
-      logit_rows > 0 && logit_rows <= engine_.executor().info().candidate_rows_max &&
-      std::none_of(staged_.begin(), staged_.end(), [](const Staged& staged) {
-        return staged.wants_logits && staged.active->request.top_logprobs.has_value();
-      });
-  if (logit_rows == 0) return {};
-  if (!draws_from_candidates_)
-    return {.logits = Rows(logits_.data(), {logit_rows, engine_.config().vocab_size})};
-  queries_.clear();
-  for (const Staged& staged : staged_)
-    if (staged.wants_logits) queries_.push_back({.options = staged.active->request.sampling});
-  return {.queries = queries_, .candidates = std::span(candidates_).first(logit_rows)};
-}
-
 void Scheduler::run_batch() {
-  std::size_t logit_rows = 0;
-  for (const Staged& staged : staged_)
-    logit_rows += staged.wants_logits ? 1 : 0;
-  const BatchOutputs outputs = outputs_for(logit_rows);
-  Throttle& throttle = engine_.throttle();
   const auto began = Clock::now();
   {
     const std::lock_guard lock(mutex_);
     step_began_ = began;
   }
-  throttle.start();
-  const bool split = throttle.percent() < 100 && rows_.size() > slots_.size();
-  engine_.executor().set_layer_hook(
-      split ? [](void* context) { static_cast<Throttle*>(context)->pause(); }
-            : Executor::LayerHook{},
-      &throttle);
-  engine_.executor().run({rows_}, outputs);
-  throttle.pause();
+  batch_.run(batch_.row_count() > slots_.size());
   const double seconds = seconds_since(began);
-  const double per_row = seconds / static_cast<double>(rows_.size());
+  const double per_row = seconds / static_cast<double>(batch_.row_count());
   // Only batches with prompts say what a prompt token costs.
-  if (rows_.size() > staged_.size()) {
+  if (batch_.row_count() > staged_.size()) {
     seconds_per_row_ =
         seconds_per_row_ <= 0 ? per_row : kKeepRate * seconds_per_row_ + (1 - kKeepRate) * per_row;
   }
@@ -146,17 +118,15 @@ void Scheduler::run_batch() {
 }
 
 void Scheduler::commit_batch() {
-  const std::size_t vocab = engine_.config().vocab_size;
-  std::size_t logit_row = 0;
+  std::size_t result = 0;
   std::uint64_t prefilled = 0;
   std::uint64_t decoded = 0;
   for (const Staged& staged : staged_) {
     Active& active = *staged.active;
     std::span<const float> logits;
-    if (staged.wants_logits) {
-      active.logit_row = logit_row++;
-      if (!draws_from_candidates_)
-        logits = std::span(logits_).subspan(active.logit_row * vocab, vocab);
+    if (staged.wants_result) {
+      active.result = result++;
+      logits = batch_.logits(active.result);
     }
     active.slot.session().commit(staged.tokens, logits);
     save_if_due(active);
@@ -164,7 +134,7 @@ void Scheduler::commit_batch() {
       prefilled += staged.tokens.size();
       if (active.generated_tokens == 0)
         active.client->on_prefill(active.slot.session().length(), active.prompt_tokens);
-      if (!staged.wants_logits) continue;
+      if (!staged.wants_result) continue;
       active.phase = Active::Phase::kDecode;
       if (active.generated_tokens == 0) active.decoding = Clock::now();
     } else {
@@ -175,20 +145,6 @@ void Scheduler::commit_batch() {
   const std::lock_guard lock(mutex_);
   stats_.prefill_tokens += prefilled;
   stats_.decode_tokens += decoded;
-}
-
-// From the step's candidates, else from the session's logits, which a mask needs.
-TokenId Scheduler::draw(Active& active, const TokenChoice& choice) {
-  const sample::SamplingOptions options =
-      choice.greedy ? sample::SamplingOptions::greedy() : active.request.sampling;
-  if (!draws_from_candidates_)
-    return active.sampler.sample(active.slot.session().logits(), options, choice.allowed);
-  if (choice.allowed == nullptr)
-    if (const auto token = active.sampler.sample(candidates_[active.logit_row], options))
-      return *token;
-  const std::span<float> logits = std::span(logits_).first(engine_.config().vocab_size);
-  engine_.executor().read_logits(active.logit_row, logits);
-  return active.sampler.sample(logits, options, choice.allowed);
 }
 
 // What goes wrong in taking one answer ends that answer alone; a lost device ends all.
@@ -206,12 +162,14 @@ void Scheduler::choose_next(Active& active) {
 }
 
 void Scheduler::draw_next(Active& active) {
-  const std::span<const float> logits = active.slot.session().logits();
   const TokenChoice choice = active.client->choice();
   GeneratedToken drawn;
-  drawn.token = draw(active, choice);
+  drawn.token = batch_.draw(
+      active.result, active.sampler,
+      choice.greedy ? sample::SamplingOptions::greedy() : active.request.sampling, choice.allowed);
   drawn.is_end = drawn.token == engine_.tokenizer().eos();
   if (active.request.top_logprobs) {
+    const std::span<const float> logits = batch_.logits(active.result);
     drawn.logprob = sample::token_logprob(logits, drawn.token);
     drawn.top = active.sampler.top_logprobs(logits, *active.request.top_logprobs);
   }

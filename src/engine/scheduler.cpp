@@ -28,21 +28,14 @@ double seconds_between(std::chrono::steady_clock::time_point from,
 Scheduler::Scheduler(Engine& engine, const SchedulerOptions& options, PrefixStore* store)
     : engine_(engine),
       options_(options),
-      store_(store) {
+      store_(store),
+      batch_(engine, options.slot_count) {
   const SessionOptions session{.context = options.context,
                                .checkpoint_interval = options.checkpoint_interval,
                                .checkpoint_count = options.checkpoint_count};
   for (std::uint32_t i = 0; i < options.slot_count; ++i)
     slots_.push_back(std::make_unique<Slot>(engine, session));
-  rows_.reserve(engine.executor().info().rows_max);
   staged_.reserve(options.slot_count);
-  logits_.resize(std::size_t{options.slot_count} * engine.config().vocab_size);
-  if (engine.executor().info().candidate_rows_max > 0) {
-    queries_.reserve(options.slot_count);
-    candidates_.resize(options.slot_count);
-    for (sample::CandidateSet& set : candidates_)
-      set.reserve();
-  }
   stats_.by_source.resize(static_cast<std::size_t>(ReuseSource::kDisk) + 1);
   stats_.slot_tokens.resize(options.slot_count);
   thread_ = std::jthread([this](std::stop_token stop) { run(stop); });

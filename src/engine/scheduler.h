@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "engine/engine.h"
 #include "engine/prefix_store.h"
+#include "engine/sched_batch.h"
 #include "engine/sched_queue.h"
 #include "engine/sched_request.h"
 #include "engine/sched_slot.h"
@@ -123,12 +124,11 @@ class Scheduler {
   void stage_decodes();
   void stage_prefills();
   std::uint32_t prefill_budget() const;
-  BatchOutputs outputs_for(std::size_t logit_rows);
+  void stage(Active& active, std::span<const TokenId> tokens, bool wants_result);
   void run_batch();
   void commit_batch();
   void choose_next(Active& active);
   void draw_next(Active& active);
-  TokenId draw(Active& active, const TokenChoice& choice);
   void insert(Active& active);
   void finish(Active& active, EndReason reason);
   void remove_finished();
@@ -150,15 +150,10 @@ class Scheduler {
   struct Staged {
     Active* active;
     std::span<const TokenId> tokens;
-    bool wants_logits;
+    bool wants_result;
   };
-  std::vector<BatchRow> rows_;
+  StepBatch batch_;
   std::vector<Staged> staged_;
-  std::vector<float> logits_;  // [slot_count, vocab_size]
-  // Of the step's rows with logits, where the executor keeps those; reserved once for every slot.
-  std::vector<sample::CandidateQuery> queries_;
-  std::vector<sample::CandidateSet> candidates_;
-  bool draws_from_candidates_ = false;  // in this step
   double seconds_per_row_ = 0;
 
   // Between threads.
