@@ -84,6 +84,7 @@ void CudaMachine::project_from_rank(const DeviceLayer& w, const Parts& parts) {
   if (parts.index_query)
     multiply_rounded("index query projection", w.index_query, config_.query_rank, a_.index_query,
                      index_width, row_count());
+  fetch_ahead({&w.output_a});
 }
 
 PrepareJob CudaMachine::prepare_job(LayerIndex index, const Parts& parts) const {
@@ -249,6 +250,7 @@ void CudaMachine::project_out(LayerIndex index) {
                     .out_stride = config_.width,
                     .rows = row_count(),
                     .grid = weights_.grid});
+  fetch_ahead({&w.shared_gate, &w.shared_up, &w.shared_down});
 }
 
 }  // namespace ds4::cuda

@@ -275,7 +275,7 @@ void CudaMachine::end_pass() {
 }
 
 void CudaMachine::fetch_ahead(std::initializer_list<const Matrix*> matrices) {
-  if (few() && stream_.can_record()) ahead_.fetch(stream_, matrices);
+  if (row_count() <= kRecordRowsMax && stream_.can_record()) ahead_.fetch(stream_, matrices);
 }
 
 void CudaMachine::fetch_layer_ahead(LayerIndex index) {

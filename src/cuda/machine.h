@@ -97,8 +97,8 @@ class CudaMachine final : public Machine {
   void grow_scores(std::uint32_t context);
   // Host bytes to the device without waiting: through page-locked memory that is reused.
   void upload_small(void* device, const void* host, std::size_t bytes);
-  // Fetches weights that the step will need soon; of few rows only, since many rows leave the
-  // memory no idle time.
+  // Fetches weights that the step will need soon, in decode: many rows leave the memory no idle
+  // time.
   void fetch_ahead(std::initializer_list<const Matrix*> matrices);
   void fetch_layer_ahead(LayerIndex index);
   // Applies what expand_streams() put off.
