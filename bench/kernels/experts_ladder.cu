@@ -181,7 +181,33 @@ void append(std::vector<double>& to, const float* from, std::size_t count) {
   to.insert(to.end(), from, from + count);
 }
 
-// Every row of the first routing against the naive products, and against itself alone.
+// Every row against itself alone, to the bit: what a row gets must not depend on the others.
+void check_alone(cuda::Stream& stream,
+                 const Layer& w,
+                 const Batch& batch,
+                 const std::vector<float>& mid,
+                 const std::vector<float>& out) {
+  std::uint32_t different = 0;
+  for (std::uint32_t r = 0; r < batch.rows && batch.rows > 1; ++r) {
+    cuda::ExpertsJob alone = batch.job(w, 0);
+    alone.rows = 1;
+    alone.ids += std::size_t{r} * kUsed;
+    alone.weights += std::size_t{r} * kUsed;
+    alone.x += r * cuda::integer_rows_bytes(1, kWidth);
+    cuda::run_experts_of_few(stream, this_card(), alone);
+    stream.synchronize("experts of one row");
+    const std::vector<float> own_mid = batch.mid.download();
+    const std::vector<float> own_out = batch.out.download();
+    constexpr std::size_t kMid = std::size_t{kSlots} * kInner;
+    const bool equal = std::equal(&mid[r * kMid], &mid[r * kMid] + kMid, own_mid.begin()) &&
+                       std::equal(&out[std::size_t{r} * kWidth],
+                                  &out[std::size_t{r} * kWidth] + kWidth, own_out.begin());
+    different += equal ? 0 : 1;
+  }
+  std::printf("  rows that differ from theirs alone: %u%s\n", different, verdict(different, 0.5));
+}
+
+// Every row of the first routing against the naive products.
 void check_batch(cuda::Stream& stream, const Layer& w, const Batch& batch) {
   cuda::run_experts_of_few(stream, this_card(), batch.job(w, 0));
   stream.synchronize("experts");
@@ -235,25 +261,7 @@ void check_batch(cuda::Stream& stream, const Layer& w, const Batch& batch) {
   std::printf("experts, %u rows: gate and up error %.1e%s, down error %.1e%s\n", batch.rows,
               mid_error, verdict(mid_error, kErrorLimit), out_error,
               verdict(out_error, kErrorLimit));
-  // To the bit: what a row gets must not depend on the others.
-  std::uint32_t different = 0;
-  for (std::uint32_t r = 0; r < batch.rows && batch.rows > 1; ++r) {
-    cuda::ExpertsJob alone = batch.job(w, 0);
-    alone.rows = 1;
-    alone.ids += std::size_t{r} * kUsed;
-    alone.weights += std::size_t{r} * kUsed;
-    alone.x += r * cuda::integer_rows_bytes(1, kWidth);
-    cuda::run_experts_of_few(stream, this_card(), alone);
-    stream.synchronize("experts of one row");
-    const std::vector<float> own_mid = batch.mid.download();
-    const std::vector<float> own_out = batch.out.download();
-    constexpr std::size_t kMid = std::size_t{kSlots} * kInner;
-    const bool equal = std::equal(&mid[r * kMid], &mid[r * kMid] + kMid, own_mid.begin()) &&
-                       std::equal(&out[std::size_t{r} * kWidth],
-                                  &out[std::size_t{r} * kWidth] + kWidth, own_out.begin());
-    different += equal ? 0 : 1;
-  }
-  std::printf("  rows that differ from theirs alone: %u%s\n", different, verdict(different, 0.5));
+  check_alone(stream, w, batch, mid, out);
 }
 
 void time_experts(cuda::Stream& stream, const Ceilings& most, const Layer& w, const Batch& batch) {
