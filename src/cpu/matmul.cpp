@@ -54,7 +54,7 @@ Matmul::Matmul(ThreadPool& pool,
 
 std::uint64_t Matmul::planned_bytes(std::size_t rows_max, std::size_t values_max) {
   return std::uint64_t{table_slots(rows_max) + rows_max} * sizeof(Input) +
-         std::uint64_t{rows_max} * (sizeof(QuantizedRow) + kJobsPerRow * sizeof(QuantizedRow*)) +
+         std::uint64_t{rows_max} * (sizeof(QuantizedRow) + kJobsPerRow * sizeof(void*)) +
          std::uint64_t{values_max} * sizeof(std::int16_t) +
          std::uint64_t{values_max / kActivationBlock} * sizeof(float) +
          std::uint64_t{values_max / kSumBlock} * sizeof(float);

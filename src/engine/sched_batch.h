@@ -20,6 +20,7 @@ class StepBatch {
   StepBatch(Engine& engine, std::uint32_t results_max);
   StepBatch(const StepBatch&) = delete;
   StepBatch& operator=(const StepBatch&) = delete;
+  ~StepBatch() = default;
 
   // What a result is for.
   struct Wanted {

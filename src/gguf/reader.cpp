@@ -195,7 +195,7 @@ const TensorInfo* Reader::find_tensor(std::string_view name) const {
 std::uint64_t Reader::table_bytes() const {
   // A node of a map: the pair, its hash and a pointer; and a pointer a bucket.
   constexpr std::size_t kNode = sizeof(std::size_t) + sizeof(void*);
-  std::uint64_t total = keys_.capacity() * sizeof(keys_[0]) +
+  std::uint64_t total = keys_.capacity() * sizeof(std::string_view) +
                         tensors_.capacity() * sizeof(tensors_[0]) +
                         values_.size() * (sizeof(*values_.begin()) + kNode) +
                         tensor_index_.size() * (sizeof(*tensor_index_.begin()) + kNode) +
