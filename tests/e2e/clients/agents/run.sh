@@ -10,7 +10,9 @@ if ! command -v npm >/dev/null || ! node -e 'process.exit(Number(process.version
   exit 77
 fi
 if ! [ node_modules/.package-lock.json -nt package-lock.json ]; then
-  npm ci --no-audit --no-fund --loglevel=error || {
+  # Of the lock's versions, but unlike `npm ci` without the programs of other systems, which not
+  # every registry has.
+  npm install --no-save --no-audit --no-fund --loglevel=error || {
     echo "skipped: the npm registry cannot be reached"
     exit 77
   }
