@@ -1,6 +1,7 @@
 #include <chrono>
 #include <exception>
 #include <optional>
+#include <semaphore>
 #include <stop_token>
 #include <thread>
 #include <utility>
@@ -16,7 +17,8 @@ namespace ds4::kvstore {
 
 namespace {
 
-constexpr std::size_t kFilesAhead = 3;
+constexpr std::size_t kFilesAhead = 3;     // read, waiting for their use
+constexpr std::ptrdiff_t kFilesAsked = 8;  // that the disk may work on
 
 // One file of the chain as it came from the disk, not yet checked.
 struct Loaded {
@@ -27,8 +29,8 @@ struct Loaded {
   std::exception_ptr failure;
 };
 
-// Reads the files of a chain ahead of their use, on a thread of its own, which holds them until
-// they are read.
+// Reads the files of a chain ahead of their use, on threads of its own, and holds them until they
+// are read.
 class ReadAhead {
  public:
   ReadAhead(Store& store, const Hit& hit, std::size_t row_sections)
@@ -38,12 +40,15 @@ class ReadAhead {
         row_sections_(row_sections),
         ready_(kFilesAhead),
         spare_(kFilesAhead + 1),
-        thread_([this](std::stop_token stop) { work(stop); }) {}
+        asking_([this](const std::stop_token& stop) { ask(stop); }),
+        thread_([this](const std::stop_token& stop) { work(stop); }) {}
   ReadAhead(const ReadAhead&) = delete;
   ReadAhead& operator=(const ReadAhead&) = delete;
   ~ReadAhead() {
     thread_.request_stop();
+    asking_.request_stop();
     ready_.close();
+    room_.release();
   }
 
   // The next file of the chain, if it comes before `deadline`.
@@ -57,8 +62,6 @@ class ReadAhead {
   void work(const std::stop_token& stop) {
     const Lease lease = hold();
     for (std::size_t i = 0; i < hit_.chain.size() && !stop.stop_requested(); ++i) {
-      // The disk starts on the next file while this one is copied.
-      if (i + 1 < hit_.chain.size()) prefetch_file(path_of(i + 1));
       Loaded loaded;
       if (auto storage = spare_.try_pop()) loaded.stored = std::move(*storage);
       const bool last = i + 1 == hit_.chain.size();
@@ -67,8 +70,19 @@ class ReadAhead {
       } catch (...) {
         loaded.failure = std::current_exception();
       }
+      room_.release();
       const bool failed = loaded.failure != nullptr;
       if (!ready_.push(std::move(loaded), stop) || failed) return;
+    }
+  }
+
+  // Has the disk work on the files that come next.  On a thread of its own: making room for them in
+  // the page cache takes as long as copying them out of it.
+  void ask(const std::stop_token& stop) {
+    for (std::size_t i = 1; i < hit_.chain.size(); ++i) {
+      room_.acquire();
+      if (stop.stop_requested()) return;
+      prefetch_file(path_of(i));
     }
   }
 
@@ -104,7 +118,10 @@ class ReadAhead {
   const std::size_t row_sections_;
   BoundedQueue<Loaded> ready_;
   BoundedQueue<std::vector<std::byte>> spare_;
-  std::jthread thread_;  // last: it uses all of the above
+  std::counting_semaphore<> room_{kFilesAsked};  // files that may be asked for
+  // Last: they use all of the above.
+  std::jthread asking_;
+  std::jthread thread_;
 };
 
 // Something is wrong with the file of one entry of the chain.
