@@ -3,7 +3,7 @@
 // the server's protocols carry the agent through, and that its second turn reads only what is new.
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { test } from 'node:test';
@@ -43,6 +43,18 @@ function run(program, args, options) {
       reject(new Error(`${program} ${args.join(' ')} ended with ${code}\n${out}\n${notes}`));
     });
   });
+}
+
+// Some agents leave a program running that serves the next one: those of this home are ended.
+function endLeftovers(home) {
+  for (const entry of readdirSync('/proc').filter((name) => /^\d+$/.test(name))) {
+    try {
+      const variables = readFileSync(`/proc/${entry}/environ`, 'utf8').split('\0');
+      if (variables.includes(`HOME=${home}`)) process.kill(Number(entry), 'SIGKILL');
+    } catch {
+      // Of another user, or gone already.
+    }
+  }
 }
 
 async function metric(server, name) {
@@ -87,8 +99,9 @@ async function twoTurns(shell, prepare, turn) {
     assert.ok(newlyReused > 10 * newlyRead, `read ${newlyRead}, reused ${newlyReused}`);
     assert.equal(await metric(server, 'ds4_tool_calls_malformed_total'), 0);
   } finally {
+    endLeftovers(home);
     const code = await server.stop();
-    rmSync(root, { recursive: true, force: true });
+    rmSync(root, { recursive: true, force: true, maxRetries: 10 });
     assert.equal(code, 0);
   }
 }
