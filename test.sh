@@ -120,14 +120,8 @@ step_dev() {
   if [ "$clients" = yes ]; then tests "clients" build/dev -L agents; fi
 }
 
-# The sanitizer builds are clang's: the whole tree passes through a second compiler.  Warnings are
-# errors only in the version that the tree is kept clean for.
-sanitizer_options=()
-if ! clang++ --version 2>/dev/null | grep -q 'version 14'; then
-  sanitizer_options+=(-DDS4_WERROR=OFF)
-fi
-
-# Their runtimes of version 14 expect no more randomness in addresses than this.
+# The sanitizer builds are clang's, so that the whole tree passes through a second compiler.  Their
+# runtimes of version 14 expect no more randomness in addresses than this.
 sanitizer_launcher=()
 if [ "$(cat /proc/sys/vm/mmap_rnd_bits 2>/dev/null || echo 28)" -gt 28 ] && setarch -R true 2>/dev/null; then
   sanitizer_launcher=(setarch -R)
@@ -136,7 +130,7 @@ fi
 # server_load is run by hand there (docs/testing.md): its clients' time-outs suit no such build.
 step_asan() {
   local launcher=("${sanitizer_launcher[@]+"${sanitizer_launcher[@]}"}")
-  check "asan configure" configure asan "${sanitizer_options[@]}" || return
+  check "asan configure" configure asan || return
   check "asan build" build asan --target ds4_unit_tests ds4_fuzz_targets -- -k 0 || return
   tests "asan tests" build/asan -L unit -LE 'slow|device' -E server_load
   tests "fuzz runs" build/asan -L fuzz
@@ -144,7 +138,7 @@ step_asan() {
 
 step_tsan() {
   local launcher=("${sanitizer_launcher[@]+"${sanitizer_launcher[@]}"}")
-  check "tsan configure" configure tsan "${sanitizer_options[@]}" || return
+  check "tsan configure" configure tsan || return
   check "tsan build" build tsan --target ds4_thread_tests -- -k 0 || return
   tests "tsan tests" build/tsan -L threads -LE 'slow|device' -E server_load
 }

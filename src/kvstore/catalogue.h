@@ -72,6 +72,8 @@ class Catalogue {
   // Creates the file (0600) and its tables when absent.  Throws Error(kBadFormat) when it is
   // damaged or of another version.
   Catalogue(const std::filesystem::path& path, DatabaseMode mode);
+  Catalogue(const Catalogue&) = delete;
+  Catalogue& operator=(const Catalogue&) = delete;
   ~Catalogue();
 
   Database& database() { return database_; }

@@ -113,6 +113,8 @@ class EngineStore::Load final : public StateLoad {
         visible_(hit.by_alias ? prompt.key.substr(0, hit.byte_count) : std::string_view()),
         sink_(std::make_unique<SessionSink>(slot.session(), owner.identity_.layout)),
         work_(owner.store_.begin_restore(space, std::move(hit), *sink_)) {}
+  Load(const Load&) = delete;
+  Load& operator=(const Load&) = delete;
 
   ~Load() override {
     // Its thread may be waiting for a disk: the store's own waits for it.

@@ -34,6 +34,8 @@ class EngineStore final : public PrefixStore {
  public:
   // Opens the directory, for the states of `engine`'s slots.  Throws what Store throws.
   EngineStore(Engine& engine, EngineStoreOptions options);
+  EngineStore(const EngineStore&) = delete;
+  EngineStore& operator=(const EngineStore&) = delete;
   // Writes what is pending.
   ~EngineStore() override;
 
