@@ -269,13 +269,15 @@ std::uint32_t Session::cut_back(std::uint32_t target) {
   DS4_CHECK(target <= length());
   if (target == length()) return target;
   forget_logits();
-  if (target == 0) {
-    clear();
-  } else if (target >= executor_.shortest_truncation(sequence_)) {
+  if (target > 0 && target >= executor_.shortest_truncation(sequence_)) {
     executor_.truncate(sequence_, target);
     checkpoints_.drop_beyond(target);
     tokens_.resize(target);
-  } else if (const std::optional<std::uint32_t> restored = checkpoints_.restore(target)) {
+    return target;
+  }
+  const std::optional<std::uint32_t> restored =
+      target == 0 ? std::nullopt : checkpoints_.restore(target);
+  if (restored) {
     tokens_.resize(*restored);
   } else {
     clear();

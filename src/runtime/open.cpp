@@ -108,10 +108,12 @@ std::string quantisation_text(const Weights& weights) {
   weights.for_each(
       [&](const Weight& w) { bytes[element_type_info(w.type).name] += w.bytes.size(); });
   std::vector<std::pair<std::uint64_t, std::string_view>> order;
+  order.reserve(bytes.size());
   for (const auto& [name, count] : bytes)
     order.emplace_back(count, name);
   std::sort(order.rbegin(), order.rend());
   std::vector<std::string_view> names;
+  names.reserve(order.size());
   for (const auto& [count, name] : order)
     names.push_back(name);
   return fmt::format("{}", fmt::join(names, ", "));

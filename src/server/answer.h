@@ -33,7 +33,7 @@ struct AnswerOptions {
   std::string call_id_prefix;                                // "call_", "toolu_"
   chat::AnswerGrammars grammars = {};                        // what the answer may look like
   std::shared_ptr<const grammar::TokenTrie> trie = nullptr;  // needed where there is a grammar
-  std::size_t queued_bytes_max = 256 * 1024;
+  std::size_t queued_bytes_max = std::size_t{256} << 10;
 };
 
 // Counts of what the answer's parser met, for metrics.
@@ -56,6 +56,8 @@ class Answer final : public GenerationClient {
   Answer(const tokenizer::Tokenizer& tokenizer,
          AnswerOptions options,
          std::function<void()> notify);
+  Answer(const Answer&) = delete;
+  Answer& operator=(const Answer&) = delete;
   ~Answer() override;
 
   bool ready() override { return queued_bytes_ < options_.queued_bytes_max; }

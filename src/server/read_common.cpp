@@ -143,11 +143,12 @@ std::vector<std::string> read_stops(const Fields& body, std::string_view name) {
 chat::ThinkMode read_effort(const Fields& body, std::string_view name) {
   const std::string effort = body.text(name).value_or("");
   const auto mode = chat::find_think_mode(effort);
-  if (!mode)
+  if (!mode) {
     refuse_field(body.path_of(name),
                  fmt::format("\"{}\" is no effort; expected none, minimal, low, medium, high, "
                              "xhigh or max",
                              effort));
+  }
   return *mode;
 }
 

@@ -44,6 +44,8 @@ class Service final : public Handler {
  public:
   // All of them must outlive the service.
   Service(Scheduler& scheduler, const tokenizer::Tokenizer& tokenizer, ServiceOptions options);
+  Service(const Service&) = delete;
+  Service& operator=(const Service&) = delete;
   ~Service() override;
 
   std::optional<HttpResponse> refuse(const HttpRequest& head) override;

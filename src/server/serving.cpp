@@ -17,7 +17,7 @@ namespace ds4::server {
 namespace {
 
 // Beyond this a client is behind: the answer waits until it has read on.
-constexpr std::size_t kUnsentBytesMax = 256 * 1024;
+constexpr std::size_t kUnsentBytesMax = std::size_t{256} << 10;
 
 using Clock = std::chrono::steady_clock;
 
