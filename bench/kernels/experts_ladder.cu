@@ -14,6 +14,7 @@
 #include "cuda/integer_dot.cuh"
 #include "cuda/matvec.h"
 #include "ladder.h"
+#include "naive_unit.cuh"
 #include "random_matrix.h"
 
 namespace ds4::ladder {
@@ -42,19 +43,7 @@ DS4_KERNEL void naive(Matrix m,
   const float* from = x + std::size_t{rows[blockIdx.y]} * m.columns;
   double sum = 0;
   for (std::uint32_t unit = 0; unit < m.columns / C::kUnit; ++unit) {
-    const auto load = [&](std::uint32_t i) {
-      return C::load(row_codes(m, slab, o), row_scales(m, slab, o), m.columns, i);
-    };
-    typename C::Unit u = load(unit);
-    if constexpr (type == ElementType::kIQ2XXS) {
-      // All lanes look at the same unit, so the scales are put together by hand.
-      std::uint32_t all = 0;
-      for (std::uint32_t q = 0; q < 4; ++q)
-        all |= C::own_scales(load(unit / 4 * 4 + q)) << (8 * q);
-      C::complete(u, all);
-    } else {
-      C::finish(u);
-    }
+    const typename C::Unit u = load_unit_alone<type>(m, slab, o, unit);
     for (int s = 0; s < C::kSegments; ++s) {
       float w[8];
       C::decode(u, s, &book, w);

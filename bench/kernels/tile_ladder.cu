@@ -13,6 +13,7 @@
 #include "cuda/grouped_experts.h"
 #include "cuda/tile_product.h"
 #include "ladder.h"
+#include "naive_unit.cuh"
 #include "random_matrix.h"
 #include "tensor/float16.h"
 
@@ -45,19 +46,7 @@ DS4_KERNEL void naive(Matrix m,
   const std::uint32_t o = blockIdx.x * blockDim.x + threadIdx.x;
   double sum = 0;
   for (std::uint32_t unit = 0; unit < m.columns / C::kUnit; ++unit) {
-    typename C::Unit u = C::load(row_codes(m, slab, o), row_scales(m, slab, o), m.columns, unit);
-    if constexpr (type == ElementType::kIQ2XXS) {
-      // All lanes of a row's four units look at the same unit here, so the scales are put together
-      // by hand.
-      std::uint32_t all = 0;
-      for (std::uint32_t q = 0; q < 4; ++q)
-        all |= C::own_scales(C::load(row_codes(m, slab, o), row_scales(m, slab, o), m.columns,
-                                     unit / 4 * 4 + q))
-               << (8 * q);
-      C::complete(u, all);
-    } else if constexpr (C::kQuantised) {
-      C::finish(u);
-    }
+    const typename C::Unit u = load_unit_alone<type>(m, slab, o, unit);
     for (int s = 0; s < C::kSegments; ++s) {
       float w[8];
       C::decode(u, s, &book, w);

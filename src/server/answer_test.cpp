@@ -25,6 +25,18 @@ struct Said {
   std::vector<AnswerEvent> events;
 };
 
+// Ends an answer and takes what it said.
+Said finish(Answer& answer, const GenerationResult& result) {
+  answer.on_finish(result);
+  bool ignored = false;
+  Said said;
+  said.events = answer.take(ignored);
+  for (const AnswerEvent& event : said.events)
+    said.record.add(event);
+  said.outcome = std::get<Outcome>(said.events.back());
+  return said;
+}
+
 // Plays `text` into an answer as the scheduler would: in pieces of one token, or until it ends.
 Said say(const std::string& text, AnswerOptions options, bool cut = false) {
   static const auto tokenizer = test::byte_tokenizer();
@@ -45,14 +57,7 @@ Said say(const std::string& text, AnswerOptions options, bool cut = false) {
       break;
     }
   }
-  answer.on_finish(result);
-  bool ignored = false;
-  Said said;
-  said.events = answer.take(ignored);
-  for (const AnswerEvent& event : said.events)
-    said.record.add(event);
-  said.outcome = std::get<Outcome>(said.events.back());
-  return said;
+  return finish(answer, result);
 }
 
 OfferedTool tool(const std::string& name, const std::string& parameters) {
@@ -158,14 +163,7 @@ Said say_masked(const std::string& text, AnswerOptions options, std::uint32_t to
     if (drawn.is_end) result.reason = EndReason::kEndOfTurn;
     if (verdict == TokenVerdict::kFinish || drawn.is_end) break;
   }
-  answer.on_finish(result);
-  bool ignored = false;
-  Said said;
-  said.events = answer.take(ignored);
-  for (const AnswerEvent& event : said.events)
-    said.record.add(event);
-  said.outcome = std::get<Outcome>(said.events.back());
-  return said;
+  return finish(answer, result);
 }
 
 chat::AnswerShape json_shape(const std::string& schema) {

@@ -27,10 +27,13 @@ TOOLS = [{"type": "function", "function": {
 class Server:
     """One run of a server; `stop` or `kill` ends it, and another may follow on the same directory."""
 
+    started = []  # processes; those that a failed test leaves are ended by its class
+
     def __init__(self, command, environment=None):
         self.log = tempfile.TemporaryFile("w+")
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self.log, text=True,
                                         env={**os.environ, **(environment or {})})
+        self.started.append(self.process)
         self.port = None
 
     def post(self, path, body):
@@ -145,6 +148,13 @@ class Restart(unittest.TestCase):
         self.folder = tempfile.mkdtemp()
         self.addCleanup(shutil.rmtree, self.folder, True)
 
+    def tearDown(self):
+        for process in Server.started:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+        Server.started.clear()
+
     def conversations(self, count=8):
         return ([Chat(f"chat {i}", thinks=i % 2 == 0) for i in range(count * 3 // 4)] +
                 [Messages(f"messages {i}", thinks=False) for i in range(count // 4)])
@@ -157,42 +167,37 @@ class Restart(unittest.TestCase):
     # Of a turn: the question, its markers, and what the last turn's end left unevaluated.
     NEW_TOKENS_MAX = 40
 
-    def test_every_conversation_goes_on_after_sigterm(self):
-        chats = self.conversations()
+    def through_a_restart(self, chats):
+        """Two turns, SIGTERM, a third turn on what the disk kept: the lengths of the prompts of the first two."""
         server = small_model(self.folder)
         self.ask_all(server, chats, "What is 12 + 30?")
+        firsts = [chat.usage["prompt_tokens"] for chat in chats]
         self.ask_all(server, chats, "And 5 + 6?")
-        lengths = [chat.usage["prompt_tokens"] for chat in chats]
+        seconds = [chat.usage["prompt_tokens"] for chat in chats]
         self.assertEqual(server.stop(), 0)
 
         server = small_model(self.folder)
         self.ask_all(server, chats, "And 7 + 8?")
-        for chat, before in zip(chats, lengths):
-            self.assertGreaterEqual(chat.cached, before, chat.messages[0])
-            self.assertLessEqual(chat.read, self.NEW_TOKENS_MAX, chat.messages[0])
         self.assertLessEqual(server.metric('ds4_tokens_total{phase="prefill"}'),
                              self.NEW_TOKENS_MAX * len(chats))
         self.assertEqual(server.metric('ds4_prefix_reuse_total{source="disk"}'), len(chats))
         self.assertEqual(server.stop(), 0)
+        return firsts, seconds
+
+    def test_every_conversation_goes_on_after_sigterm(self):
+        chats = self.conversations()
+        _, seconds = self.through_a_restart(chats)
+        for chat, before in zip(chats, seconds):
+            self.assertGreaterEqual(chat.cached, before, chat.messages[0])
+            self.assertLessEqual(chat.read, self.NEW_TOKENS_MAX, chat.messages[0])
 
     # As many as the load test has, far more than stay in memory.  Saves at an eviction do not hold up
     # decoding: when the disk is behind they are left out, so a few conversations are a turn behind.
     def test_sixty_four_conversations_go_on_after_sigterm(self):
         chats = self.conversations(64)
-        server = small_model(self.folder)
-        self.ask_all(server, chats, "What is 12 + 30?")
-        firsts = [chat.usage["prompt_tokens"] for chat in chats]
-        self.ask_all(server, chats, "And 5 + 6?")
-        self.assertEqual(server.stop(), 0)
-
-        server = small_model(self.folder)
-        self.ask_all(server, chats, "And 7 + 8?")
+        firsts, _ = self.through_a_restart(chats)
         for chat, first in zip(chats, firsts):
             self.assertGreater(chat.cached, first // 2, chat.messages[0])
-        self.assertLessEqual(server.metric('ds4_tokens_total{phase="prefill"}'),
-                             self.NEW_TOKENS_MAX * len(chats))
-        self.assertEqual(server.metric('ds4_prefix_reuse_total{source="disk"}'), len(chats))
-        self.assertEqual(server.stop(), 0)
 
     def test_what_was_saved_is_not_read_again_after_a_kill(self):
         chats = self.conversations()
