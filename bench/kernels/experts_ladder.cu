@@ -72,8 +72,9 @@ std::vector<double> naive_products(const Matrix& m,
 }
 
 DS4_KERNEL void to_integers(const float* x, std::uint32_t columns, std::byte* to) {
-  cuda::put_row(cuda::row_integers(to, blockIdx.x, columns), 0,
-                x + std::size_t{blockIdx.x} * columns, columns, nullptr, 0);
+  const float* from = x + std::size_t{blockIdx.x} * columns;
+  cuda::put_rows<false>(cuda::row_integers(to, blockIdx.x, columns), 1, columns,
+                        [&](std::uint32_t) { return from; });
 }
 
 std::vector<float> random_floats(std::size_t count, std::uint32_t seed) {

@@ -7,6 +7,7 @@ namespace ds4::cuda {
 // Weights from the planes of a Matrix, one unit at a time: a unit is what one lane loads at once,
 // in segments of 8 neighbouring columns.  Every Codec<type> has
 //
+//   kType           the type
 //   kQuantised      whether it is one of the block formats
 //   kSegments       segments of a unit;  kUnit = 8 * kSegments numbers
 //   kBlockUnits     units of a lane in a block of 256 columns
@@ -84,6 +85,7 @@ DS4_DEVICE float half_of_pair(std::uint32_t pair, int index) {
 
 template <>
 struct Codec<ElementType::kF32> {
+  static constexpr ElementType kType = ElementType::kF32;
   static constexpr int kUnit = 8, kSegments = 1, kBlockUnits = 8;
   static constexpr bool kQuantised = false;
   struct Unit {
@@ -108,6 +110,7 @@ struct Codec<ElementType::kF32> {
 
 template <>
 struct Codec<ElementType::kF16> {
+  static constexpr ElementType kType = ElementType::kF16;
   static constexpr int kUnit = 8, kSegments = 1, kBlockUnits = 8;
   static constexpr bool kQuantised = false;
   struct Unit {
@@ -130,6 +133,7 @@ struct Codec<ElementType::kF16> {
 
 template <>
 struct Codec<ElementType::kBF16> {
+  static constexpr ElementType kType = ElementType::kBF16;
   static constexpr int kUnit = 8, kSegments = 1, kBlockUnits = 8;
   static constexpr bool kQuantised = false;
   using Unit = Codec<ElementType::kF16>::Unit;
@@ -149,8 +153,9 @@ struct Codec<ElementType::kBF16> {
 };
 
 // What the quantised formats have in common.
-template <class Self, int kSegmentCount>
+template <class Self, ElementType kElementType, int kSegmentCount>
 struct QuantisedCodec {
+  static constexpr ElementType kType = kElementType;
   static constexpr bool kQuantised = true;
   static constexpr int kSegments = kSegmentCount;
   static constexpr int kUnit = 8 * kSegments;
@@ -175,7 +180,8 @@ struct QuantisedCodec {
 
 // value = d * q
 template <>
-struct Codec<ElementType::kQ8_0> : QuantisedCodec<Codec<ElementType::kQ8_0>, 2> {
+struct Codec<ElementType::kQ8_0>
+    : QuantisedCodec<Codec<ElementType::kQ8_0>, ElementType::kQ8_0, 2> {
   static constexpr bool kBlockScale = false, kCodeScale = false, kHasMins = false;
   struct Unit {
     Words4 q;
@@ -198,10 +204,12 @@ struct Codec<ElementType::kQ8_0> : QuantisedCodec<Codec<ElementType::kQ8_0>, 2> 
 
 // value = d * (2 * scale + 1) / 8 * magnitude * sign.  A unit has the eight codebook indices, eight
 // times seven signs and two of the block's eight scales.  Signs stand where selectors want them:
-// nibble k of z has the k-th sign of segments 0 to 3, one bit each, w those of segments 4 to 7; the
-// last nibbles, where finish() puts the eighth signs, hold the scales.
+// nibble k of z has the k-th sign of segments 0 to 3, one bit each, w those of segments 4 to 7, and
+// each the exclusive or of itself and those before it; the last nibbles hold the scales.  Of eight
+// signs an even number is set, so finish() gets all from two neighbours each.
 template <>
-struct Codec<ElementType::kIQ2XXS> : QuantisedCodec<Codec<ElementType::kIQ2XXS>, 8> {
+struct Codec<ElementType::kIQ2XXS>
+    : QuantisedCodec<Codec<ElementType::kIQ2XXS>, ElementType::kIQ2XXS, 8> {
   static constexpr bool kBlockScale = false, kCodeScale = true, kHasMins = false;
   struct Unit {
     Words4 q;
@@ -227,16 +235,16 @@ struct Codec<ElementType::kIQ2XXS> : QuantisedCodec<Codec<ElementType::kIQ2XXS>,
   static DS4_DEVICE void complete(Unit& u, std::uint32_t all_scales) {
     u.even = ((all_scales << 1) & 0x1E1E1E1EU) | 0x01010101U;
     u.odd = ((all_scales >> 3) & 0x1E1E1E1EU) | 0x01010101U;
-    u.q.z = with_last_signs(u.q.z);
-    u.q.w = with_last_signs(u.q.w);
+    u.q.z = all_signs(u.q.z);
+    u.q.w = all_signs(u.q.w);
   }
   // The segment's eight selectors.
   static DS4_DEVICE std::uint32_t selectors(const Unit& u, int s, const Codebook* book) {
     const std::uint32_t row = pick_bytes(s < 4 ? u.q.x : u.q.y, 0, 0x4440U | (s & 3));
     const std::uint32_t signs = s < 4 ? u.q.z : u.q.w;
-    // Bit s % 4 of every nibble to bit 2: a rotation, of which the last bits do not matter.
-    const int turn = 2 - (s & 3);
-    const std::uint32_t turned = (signs << (turn & 31)) | (signs >> (-turn & 31));
+    // Bit s % 4 of every nibble to bit 2.
+    const int shift = 2 - (s & 3);
+    const std::uint32_t turned = shift < 0 ? signs >> 1 : signs << shift;
     return book->at(row) | (turned & 0x44444444U);
   }
   static DS4_DEVICE void integers(const Unit& u,
@@ -259,17 +267,15 @@ struct Codec<ElementType::kIQ2XXS> : QuantisedCodec<Codec<ElementType::kIQ2XXS>,
   static constexpr std::uint32_t kPositive = 0x002B1908U;
   static constexpr std::uint32_t kNegative = 0x00D5E7F8U;
 
-  // The last nibble becomes the exclusive or of the others: signs of a group are even in number.
-  static DS4_DEVICE std::uint32_t with_last_signs(std::uint32_t signs) {
-    const std::uint32_t threes = signs ^ (signs << 4) ^ (signs << 8);  // in nibbles 2 and 5
-    const std::uint32_t last = (threes << 20) ^ (threes << 8) ^ (signs << 4);
-    return (signs & 0x0FFFFFFFU) | (last & 0xF0000000U);
+  static DS4_DEVICE std::uint32_t all_signs(std::uint32_t stored) {
+    return (stored & 0x0FFFFFFFU) ^ (stored << 4);
   }
 };
 
 // value = e2m1(code) * 2^(e - 127); the integers are twice the E2M1 values.
 template <>
-struct Codec<ElementType::kMXFP4> : QuantisedCodec<Codec<ElementType::kMXFP4>, 2> {
+struct Codec<ElementType::kMXFP4>
+    : QuantisedCodec<Codec<ElementType::kMXFP4>, ElementType::kMXFP4, 2> {
   static constexpr bool kBlockScale = false, kCodeScale = false, kHasMins = false;
   struct Unit {
     Words2 q;         // a word a segment, four bits a column
@@ -308,7 +314,7 @@ struct Codec<ElementType::kMXFP4> : QuantisedCodec<Codec<ElementType::kMXFP4>, 2
 
 // value = d * scale * q - dmin * min
 template <>
-struct Codec<ElementType::kQ4K> : QuantisedCodec<Codec<ElementType::kQ4K>, 4> {
+struct Codec<ElementType::kQ4K> : QuantisedCodec<Codec<ElementType::kQ4K>, ElementType::kQ4K, 4> {
   static constexpr bool kBlockScale = false, kCodeScale = true, kHasMins = true;
   struct Unit {
     Words4 q;             // two words for each 64 columns: low nibbles the first 32
@@ -353,7 +359,7 @@ struct Codec<ElementType::kQ4K> : QuantisedCodec<Codec<ElementType::kQ4K>, 4> {
 
 // value = d * scale * q - dmin * min; the integers are scale * q, at most 45.
 template <>
-struct Codec<ElementType::kQ2K> : QuantisedCodec<Codec<ElementType::kQ2K>, 8> {
+struct Codec<ElementType::kQ2K> : QuantisedCodec<Codec<ElementType::kQ2K>, ElementType::kQ2K, 8> {
   static constexpr bool kBlockScale = true, kCodeScale = false, kHasMins = true;
   struct Unit {
     Words4 q;         // two words for each 128 columns, two bits a column and 32 columns

@@ -117,7 +117,7 @@ struct Stream::Timing {
     double seconds = 0;
   };
   std::string path;
-  std::map<std::string, Entry> stages;
+  std::map<std::pair<std::uint32_t, std::string>, Entry> stages;  // by rows and stage
   std::chrono::steady_clock::time_point last = std::chrono::steady_clock::now();
 };
 
@@ -133,8 +133,8 @@ Stream::~Stream() {
   static_cast<void>(cudaStreamDestroy(stream_));
   if (!timing_) return;
   std::ofstream file(timing_->path);
-  for (const auto& [stage, entry] : timing_->stages)
-    file << entry.seconds << ' ' << entry.launches << ' ' << stage << '\n';
+  for (const auto& [key, entry] : timing_->stages)
+    file << entry.seconds << ' ' << entry.launches << ' ' << key.first << ' ' << key.second << '\n';
 }
 
 void Stream::check_work(int code, const char* what) const {
@@ -151,7 +151,7 @@ void Stream::after_launch(int code, const char* stage) {
   check_work(cudaStreamSynchronize(stream_), stage);
   trail_ = {};
   const auto now = std::chrono::steady_clock::now();
-  Timing::Entry& entry = timing_->stages[stage];
+  Timing::Entry& entry = timing_->stages[{rows_, stage}];
   ++entry.launches;
   entry.seconds += std::chrono::duration<double>(now - timing_->last).count();
   timing_->last = now;

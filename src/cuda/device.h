@@ -110,8 +110,8 @@ class Recording {
 
 // An ordered queue of launches and copies.  Errors of earlier work surface at a later call, whose
 // message names the launches since the last synchronize().  With a `stage_times` file every launch
-// waits, so that an error names its stage, and the file gets seconds and launches by stage at the
-// end.
+// waits, so that an error names its stage, and at the end the file gets seconds, launches, the rows
+// of the step and the stage, a line each.
 class Stream {
  public:
   explicit Stream(bool programmatic, const std::string& stage_times = {});
@@ -121,6 +121,8 @@ class Stream {
 
   CUstream_st* get() const { return stream_; }
   bool programmatic() const { return programmatic_; }
+  // Launches from now on belong to a step of so many rows.
+  void count_for(std::uint32_t rows) { rows_ = rows; }
   // For launch(): `code` is what starting the kernel returned.
   void after_launch(int code, const char* stage);
 
@@ -148,6 +150,7 @@ class Stream {
  private:
   CUstream_st* stream_ = nullptr;
   bool programmatic_ = false;
+  std::uint32_t rows_ = 0;
   [[maybe_unused]] bool recording_ = false;
   // Throws unless `code` is success; what this call or an earlier launch did wrong.
   void check_work(int code, const char* what) const;

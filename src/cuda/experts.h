@@ -35,11 +35,16 @@ struct ExpertsJob {
   float* slot_output = nullptr;       // [rows, used + 1, width]; not used by one row
   float* output = nullptr;            // [rows, width]
   const std::byte* grid = nullptr;
-  // Tiles of 16 outputs that a block makes for a routed and for the shared slot; set by
-  // run_experts_of_few().
-  std::uint32_t routed_tiles = 0, shared_tiles = 0;
-  std::uint32_t routed_down_tiles = 0, shared_down_tiles = 0;
 };
 void run_experts_of_few(Stream& stream, const DeviceInfo& device, const ExpertsJob& job);
+
+// The same for one row; run_experts_of_few() comes here.
+void run_experts_of_row(Stream& stream, const DeviceInfo& device, const ExpertsJob& job);
+
+// Parts that the columns of a product of `down` are added up in, whatever the rows.
+constexpr std::uint32_t down_parts(const ExpertsJob& job) {
+  constexpr std::uint32_t kThreadsMax = 512;  // two warps for each slot of a row
+  return (job.used + 1) * 64 <= kThreadsMax ? 2 : 1;
+}
 
 }  // namespace ds4::cuda

@@ -1,463 +1,428 @@
-// The experts of few rows: two launches that read the codes of each chosen expert.
+// The experts of several rows: codes of each chosen expert are read and decoded once for up to four
+// of the rows that chose it.
 //
-//   mid[r][slot] = silu(min(W1 x, limit)) * clamp(W3 x, limit) * weight     out[r] = sum of W2 mid
+//   mid[r][s] = silu(min(W1 x, limit)) * clamp(W3 x, limit) * weight    out[r] = sum of W2
+//   mid[r][s]
 //
-// Slots of a row are its chosen experts, then the shared one; a pair is a row and one of its chosen
-// experts.  Products are integer (integer_dot.cuh), up to four rows for the price of one.
+// A pair is a row and one of its chosen experts, a group up to four pairs of one expert.  Products
+// are integer (integer_dot.cuh), four rows for the price of one.
 //
-// gate_up: a block makes some tiles of 16 values of one expert, for all rows that chose it: every
-// pair has its blocks, and those of the first pair of an expert do the work of all, four pairs at a
-// time, so codes are decoded once for four.  Blocks of the shared expert, which come first in the
-// grid as they are the longest, have up to eight rows.  Half of a block's 8 warps hold the gate's
-// weight rows, half the other's; a warp has a tile, of the shared expert a quarter of its columns.
+// A block a multiprocessor.  The first blocks have the shared expert, for up to eight rows; the
+// others equal shares of all groups' tiles of 16 values, which they find out by themselves.  Warps
+// of a block take its tiles in turn, each with its own weights on their way (weight_ring.cuh), and
+// meet only where the block goes on to rows that are not in its shared memory yet: once or twice.
+// Three launches: gate and up, which a warp multiplies side by side; down; and the sum of a row's
+// slots.
 //
-// down, one row: a block makes 16 outputs, every slot has one or two warps, which share the
-// columns, and slots are added in the block.  Several rows: blocks as in gate_up, a tile a warp,
-// results by pair to memory, and a kernel more to add the slots.  Both add in the same order.
-//
-// Parts meet in shared memory and are added in warp order: sums do not depend on other rows.
-// Memory: codes once an expert, of the shared one once for eight rows, then from the second-level
-// cache; the input once a block, from the cache.
+// Sums of a row do not depend on the other rows, and are those of row_experts.cu.  Memory: codes
+// once a group; rows once a block, from the second-level cache.
 #include <algorithm>
+#include <cmath>
 
-#include "cuda/activate.cuh"
-#include "cuda/experts.h"
+#include "cuda/expert_tiles.cuh"
 #include "cuda/grouped_experts.h"
-#include "cuda/integer_dot.cuh"
+#include "cuda/weight_ring.cuh"
 
 namespace ds4::cuda {
 
 namespace {
 
-constexpr std::uint32_t kOutputs = 16;  // of a block
-constexpr std::uint32_t kThreads = 256;
-constexpr std::uint32_t kWarps = kThreads / 32;
-constexpr std::uint32_t kGateWarps = kWarps / 2;  // of one of the two matrices
-constexpr std::uint32_t kRoutedParts = 1;         // warps that share the columns of a tile
-constexpr std::uint32_t kSharedParts = 4;         // those of the shared expert are few and long
-constexpr std::uint32_t kDownThreadsMax = 512;
-constexpr std::uint32_t kPairsTogether = 4;  // pairs that share one decoding of codes
-constexpr std::uint32_t kSharedRows = 8;     // rows that share a read of the shared expert
+constexpr std::uint32_t kPairsMax = kIntegerRowsMax * kExpertsUsedMax;
+constexpr std::uint32_t kPairsTogether = 4;   // pairs of a group
+constexpr std::uint32_t kGroupsTogether = 4;  // groups with rows in shared memory at a time
+constexpr std::uint32_t kStagedRowsMax = 8;   // rows of theirs
 
-static_assert(kIntegerRowsMax * kExpertsUsedMax <= kThreads);
+static_assert(kPairsMax <= 256 && kPairsMax % 32 == 0);  // a thread a pair, a byte a pair
 
-// Stands for a type that the kernel does not know beforehand.  A kernel built for its types needs
-// fewer registers than one that holds every format.
-constexpr ElementType kAnyType = ElementType::kI32;
-
-template <ElementType kRouted, ElementType kShared, class Body>
-DS4_DEVICE void with_expert_codec(bool is_shared, ElementType type, const Body& body) {
-  if constexpr (kRouted == kAnyType) {
-    with_codec(type, body);
-  } else if (is_shared) {
-    body(Codec<kShared>{});
-  } else {
-    body(Codec<kRouted>{});
-  }
+// Most warps of a block: formats of more bytes have fewer, so that their rings fit.
+constexpr std::uint32_t warps_max(ElementType type) {
+  return type == ElementType::kIQ2XXS || type == ElementType::kQ2K ? 16 : 8;
 }
 
-constexpr std::uint32_t shares(std::uint32_t count, std::uint32_t each) {
-  return (count + each - 1) / each;
-}
+constexpr std::uint32_t kWarpsMin = 8;  // two matrices' times kSharedParts
+static_assert(kWarpsMin * 32 >= kPairsMax);
 
-// Lanes' copies of IQ2_XXS's codebook, where a kernel may meet the format.
-constexpr std::uint32_t book_copies(ElementType type) {
-  return type == ElementType::kIQ2XXS || type == kAnyType ? 16 : 1;
-}
-
-// What a block works on: some tiles for one pair or for the shared slot of some rows.
-struct Share {
-  std::uint32_t first;  // the pair, or the first row
-  std::uint32_t rows;   // of the shared slot
-  std::uint32_t first_tile, tile_count;
-  bool is_shared;
+// How the grid is shared out.
+struct BlockShares {
+  std::uint32_t shared_blocks = 0;  // a multiple of the sets of kSharedRows rows
+  std::uint32_t staged_rows = 0;    // for which there is room: kPairsTogether at least
 };
 
-// Of the blocks that make `tiles` tiles, `each` a block: first those of the shared slot.
-DS4_DEVICE Share share_of_block(const ExpertsJob& job,
-                                std::uint32_t tiles,
-                                std::uint32_t routed_tiles,
-                                std::uint32_t shared_tiles) {
-  Share share{};
-  const std::uint32_t groups = shares(job.rows, kSharedRows);
-  const std::uint32_t shared_blocks = groups * shares(tiles, shared_tiles);
-  std::uint32_t block = blockIdx.x;
-  share.is_shared = block < shared_blocks;
-  std::uint32_t each = routed_tiles;
-  if (share.is_shared) {
-    // Groups of rows that read the same weights are neighbours.
-    each = shared_tiles;
-    share.first = block % groups * kSharedRows;
-    share.rows = job.rows - share.first < kSharedRows ? job.rows - share.first : kSharedRows;
-    share.first_tile = block / groups * each;
-  } else {
-    block -= shared_blocks;
-    share.first = block / shares(tiles, each);
-    share.first_tile = block % shares(tiles, each) * each;
-  }
-  share.tile_count = tiles - share.first_tile < each ? tiles - share.first_tile : each;
-  return share;
-}
-
-// The pairs of one expert.
-struct PairList {
-  std::uint32_t pairs[kThreads];
-  std::uint32_t found[kThreads / 32];  // a bit a pair
+// All groups, in the order of their first pairs.
+struct GroupList {
+  std::int32_t ids[kPairsMax];
+  std::uint8_t ranks[kPairsMax];   // how many pairs before chose the same expert
+  std::uint8_t firsts[kPairsMax];  // of each group
+  std::uint32_t found[kPairsMax / 32];
 };
 
-// Lists the pairs that chose the expert of `pair`, by the whole block; none if `pair` is not the
-// first of them.  Their number.
-DS4_DEVICE std::uint32_t list_pairs(const ExpertsJob& job, std::uint32_t pair, PairList& list) {
+// The groups whose rows are in shared memory.
+struct Staged {
+  std::uint32_t count;  // groups
+  std::uint32_t rows;
+  std::size_t slabs[kGroupsTogether];
+  std::uint32_t first_row[kGroupsTogether];  // in shared memory
+  std::uint32_t group_rows[kGroupsTogether];
+  std::uint8_t pairs[kStagedRowsMax];  // of each row
+};
+
+// By the whole block; the number of groups.
+DS4_DEVICE std::uint32_t list_groups(const ExpertsJob& job, GroupList& list) {
   const std::uint32_t pairs = job.rows * job.used;
-  const std::uint32_t other = threadIdx.x;
-  const bool same = other < pairs && job.ids[other] == job.ids[pair];
-  const std::uint32_t votes = ballot(same);
-  if (threadIdx.x % 32 == 0) list.found[threadIdx.x / 32] = votes;
+  const std::uint32_t own = threadIdx.x;
+  if (own < pairs) list.ids[own] = job.ids[own];
   block_sync();
-  std::uint32_t before_pair = 0;
+  std::uint32_t rank = 0;
+  bool leads = false;
+  if (own < pairs) {
+    for (std::uint32_t other = 0; other < own; ++other)
+      rank += list.ids[other] == list.ids[own] ? 1 : 0;
+    list.ranks[own] = static_cast<std::uint8_t>(rank);
+    leads = rank % kPairsTogether == 0;
+  }
+  const std::uint32_t votes = ballot(leads);
+  if (own % 32 == 0 && own < kPairsMax) list.found[own / 32] = votes;
+  block_sync();
   std::uint32_t before = 0;
   std::uint32_t count = 0;
-  const auto below = [](std::uint32_t bits, std::uint32_t word, std::uint32_t end) {
-    return end / 32 > word ? bits : end / 32 < word ? 0 : bits & ((1U << (end % 32)) - 1);
-  };
   for (std::uint32_t w = 0; w < shares(pairs, 32); ++w) {
-    const std::uint32_t bits = list.found[w];
-    before_pair += static_cast<std::uint32_t>(count_bits(below(bits, w, pair)));
-    before += static_cast<std::uint32_t>(count_bits(below(bits, w, other)));
-    count += static_cast<std::uint32_t>(count_bits(bits));
+    const auto leaders = static_cast<std::uint32_t>(count_bits(list.found[w]));
+    if (w < own / 32) before += leaders;
+    count += leaders;
   }
-  if (before_pair != 0) return 0;
-  if (same) list.pairs[before] = other;
+  if (leads) {
+    before += static_cast<std::uint32_t>(count_bits(votes & ((1U << (own % 32)) - 1)));
+    list.firsts[before] = static_cast<std::uint8_t>(own);
+  }
   block_sync();
   return count;
 }
 
-// Shared memory of a block of gate_up().
-template <std::uint32_t kCopies>
-struct GateMemory {
-  CodebookMemory<kCopies> book;
-  PairList list;
-  // Of the warps that share a tile's columns, of gate and up.
-  float parts[2][kGateWarps][kOutputs][kSharedRows];
-};
-
-// The block's tiles for `rows` rows: row_of(r) names a row of x, put(r, output, gate, up) takes a
-// result.
-template <class C, int kTiles, std::uint32_t kParts, class Memory, class RowOf, class Put>
-DS4_DEVICE void gate_up_rows(const ExpertsJob& job,
-                             const Share& share,
-                             std::size_t slab,
-                             std::uint32_t rows,
-                             const Codebook& book,
-                             Memory& memory,
-                             const RowOf& row_of,
-                             const Put& put) {
-  const Matrix& gate = share.is_shared ? job.shared_gate : job.gate;
-  const Matrix& up = share.is_shared ? job.shared_up : job.up;
-  const std::uint32_t warp = threadIdx.x / 32;
-  const std::uint32_t lane = threadIdx.x % 32;
-  const std::uint32_t half = warp / kGateWarps;
-  constexpr std::uint32_t kSets = kGateWarps / kParts;  // tiles at a time
-  const std::uint32_t own_tile = share.first_tile + warp % kGateWarps / kParts;
-  const IntegerRows x(dynamic_shared(), rows, gate.columns);
-  const auto tile_of = [&](std::uint32_t i) {
-    return TileRows(half == 0 ? gate : up, slab, (own_tile + i * kSets) * kOutputs);
-  };
-  const auto stage = [&] {
-    wait_for_inputs();
-    for (std::uint32_t r = 0; r < rows; ++r)
-      copy_row(x, r, row_integers(job.x, row_of(r), gate.columns));
-    block_sync();
-  };
-  const auto finish = [&](std::uint32_t i, const float(&sums)[kTiles][2]) {
-#pragma unroll
-    for (int t = 0; t < kTiles; ++t)
-#pragma unroll
-      for (std::uint32_t k = 0; k < 2; ++k)
-        memory.parts[half][warp % kGateWarps][lane / 4 + k * 8]
-                    [static_cast<std::uint32_t>(t) * 4 + lane % 4] = sums[t][k];
-    block_sync();
-    for (std::uint32_t at = threadIdx.x; at < kSets * kOutputs * rows; at += kThreads) {
-      const std::uint32_t o = at % kOutputs;
-      const std::uint32_t set = at / kOutputs % kSets;
-      const std::uint32_t r = at / (kOutputs * kSets);
-      const std::uint32_t tile = i * kSets + set;
-      const std::uint32_t output = (share.first_tile + tile) * kOutputs + o;
-      if (tile >= share.tile_count || output >= gate.rows) continue;
-      float total[2] = {0, 0};
-      for (std::uint32_t p = set * kParts; p < (set + 1) * kParts; ++p) {
-        total[0] += memory.parts[0][p][o][r];
-        total[1] += memory.parts[1][p][o][r];
+// The groups from `first` on, below `end`, that fit together in `rows_max` rows; by the whole
+// block.
+DS4_DEVICE void choose_staged(const ExpertsJob& job,
+                              std::uint32_t rows_max,
+                              const GroupList& list,
+                              std::uint32_t first,
+                              std::uint32_t end,
+                              Staged& staged) {
+  const std::uint32_t pairs = job.rows * job.used;
+  const std::uint32_t lane = threadIdx.x;
+  block_sync();  // whoever still reads the last ones
+  if (threadIdx.x < 32) {
+    std::uint32_t rows = 0;
+    std::uint32_t groups = 0;
+    for (; groups < kGroupsTogether && first + groups < end; ++groups) {
+      const std::uint32_t leader = list.firsts[first + groups];
+      std::uint32_t fill = rows;
+      for (std::uint32_t base = 0; base < pairs; base += 32) {
+        const std::uint32_t pair = base + lane;
+        const bool is_member =
+            pair < pairs && list.ids[pair] == list.ids[leader] &&
+            list.ranks[pair] / kPairsTogether == list.ranks[leader] / kPairsTogether;
+        const std::uint32_t votes = ballot(is_member);
+        const std::uint32_t at =
+            fill + static_cast<std::uint32_t>(count_bits(votes & ((1U << lane) - 1)));
+        if (is_member && at < rows_max) staged.pairs[at] = static_cast<std::uint8_t>(pair);
+        fill += static_cast<std::uint32_t>(count_bits(votes));
       }
-      put(r, output, total[0], total[1]);
+      if (fill > rows_max) break;
+      if (lane == 0) {
+        staged.slabs[groups] = static_cast<std::size_t>(list.ids[leader]);
+        staged.first_row[groups] = rows;
+        staged.group_rows[groups] = fill - rows;
+      }
+      rows = fill;
     }
-    block_sync();
-  };
-  walk_tiles<C, kTiles>(shares(share.tile_count, kSets), gate.columns, warp % kParts, kParts, x,
-                        rows, &book, tile_of, stage, finish);
+    if (lane == 0) {
+      staged.count = groups;
+      staged.rows = rows;
+    }
+  }
+  block_sync();
 }
 
+// Where a tile is found, and its rows of x.
+struct Place {
+  std::size_t slab;
+  std::uint32_t tile;
+  IntegerRows x;
+  std::uint32_t rows;
+  std::uint32_t first_row;
+};
+
+// The block's share of the tiles of all groups, some groups at a time: `stage` brings the rows of
+// `staged` to x, put(pair, output, sums) takes sums[matrix] of an output.
+template <class C, bool kRinged, int kMatrices, int kFolds, class Stage, class Put>
+DS4_DEVICE void walk_groups(const Matrix* const (&m)[kMatrices],
+                            const ExpertsJob& job,
+                            const BlockShares& each,
+                            const GroupList& list,
+                            std::uint32_t groups,
+                            Staged& staged,
+                            const IntegerRows& x,
+                            const Codebook* book,
+                            const Stage& stage,
+                            const Put& put) {
+  const std::uint32_t warp = threadIdx.x / 32;
+  const std::uint32_t lane = threadIdx.x % 32;
+  const std::uint32_t tiles = m[0]->rows / kTileOutputs;
+  const std::uint32_t own = blockIdx.x - each.shared_blocks;
+  const std::uint32_t blocks = gridDim.x - each.shared_blocks;
+  const std::uint32_t first = own * (groups * tiles) / blocks;
+  const std::uint32_t end = (own + 1) * (groups * tiles) / blocks;
+  std::byte* ring = dynamic_shared() + integer_rows_bytes(each.staged_rows, m[0]->columns) +
+                    std::size_t{warp} * ring_bytes<C, kMatrices>();
+  for (std::uint32_t group = first / tiles; group * tiles < end; group += staged.count) {
+    choose_staged(job, each.staged_rows, list, group, shares(end, tiles), staged);
+    const auto place = [&](std::uint32_t tile) {
+      std::uint32_t k = 0;
+      for (tile -= group * tiles; tile >= tiles; tile -= tiles)
+        ++k;
+      return Place{staged.slabs[k], tile, x.from(staged.first_row[k]), staged.group_rows[k],
+                   staged.first_row[k]};
+    };
+    const auto finish = [&](const Place& at, const float(&sums)[kMatrices][2]) {
+      if (lane % 4 >= at.rows) return;
+      const std::uint32_t pair = staged.pairs[at.first_row + lane % 4];
+      const std::uint32_t output = at.tile * kTileOutputs + lane / 4;
+#pragma unroll
+      for (std::uint32_t k = 0; k < 2; ++k) {
+        float own_sums[kMatrices];
+#pragma unroll
+        for (int i = 0; i < kMatrices; ++i)
+          own_sums[i] = sums[i][k];
+        put(pair, output + k * 8, own_sums);
+      }
+    };
+    const std::uint32_t from = first > group * tiles ? first : group * tiles;
+    const std::uint32_t staged_end = (group + staged.count) * tiles;
+    walk_ring<C, kRinged, kMatrices, kFolds>(ring, m, from + warp,
+                                             end < staged_end ? end : staged_end, blockDim.x / 32,
+                                             book, place, stage, finish);
+  }
+}
+
+// The part of the shared expert's tiles that a block has, for which rows.
+struct SharedPart {
+  std::uint32_t first_row, rows;
+  TileRange range;
+
+  DS4_DEVICE SharedPart(const ExpertsJob& job, const BlockShares& each, std::uint32_t tiles) {
+    // Blocks that read the same weights are neighbours.
+    const std::uint32_t sets = shares(job.rows, kSharedRows);
+    const std::uint32_t blocks = each.shared_blocks / sets;
+    const std::uint32_t own = blockIdx.x / sets;
+    first_row = blockIdx.x % sets * kSharedRows;
+    rows = job.rows - first_row < kSharedRows ? job.rows - first_row : kSharedRows;
+    range.first = own * tiles / blocks;
+    range.count = (own + 1) * tiles / blocks - range.first;
+  }
+};
+
 template <ElementType kRouted, ElementType kShared>
-DS4_KERNEL void DS4_BOUNDS(kThreads, 2) gate_up(ExpertsJob job) {
-  DS4_SHARED GateMemory<book_copies(kRouted)> memory;
-  const Share share =
-      share_of_block(job, shares(job.gate.rows, kOutputs), job.routed_tiles, job.shared_tiles);
-  const ElementType type = share.is_shared ? job.shared_gate.type : job.gate.type;
+DS4_KERNEL void DS4_BOUNDS(warps_max(kRouted) * 32, 1) gate_up(ExpertsJob job, BlockShares each) {
+  DS4_SHARED GateMemory<kRouted, warps_max(kRouted)> memory;
+  DS4_SHARED GroupList list;
+  DS4_SHARED Staged staged;
+  const bool is_shared = blockIdx.x < each.shared_blocks;
+  const ElementType type = is_shared ? job.shared_gate.type : job.gate.type;
   const std::uint32_t slots = job.used + 1;
   const Codebook book = memory.book.view();
   if (type == ElementType::kIQ2XXS) load_codebook(job.grid, memory.book);
-  if (share.is_shared) {
+  if (is_shared) {
     // Its codes are known before the router has spoken.
-    const auto row_of = [&](std::uint32_t r) { return share.first + r; };
+    const SharedPart own(job, each, shares(job.gate.rows, kTileOutputs));
+    const auto row_of = [&](std::uint32_t r) { return own.first_row + r; };
     const auto put = [&](std::uint32_t r, std::uint32_t output, float gate, float up) {
-      job.mid[(std::size_t{share.first + r} * slots + job.used) * job.gate.rows + output] =
+      job.mid[(std::size_t{own.first_row + r} * slots + job.used) * job.gate.rows + output] =
           activated(gate, up, job.limit, 1.0F);
     };
     return with_expert_codec<kRouted, kShared>(true, type, [&](auto codec) {
-      using C = decltype(codec);
-      if (share.rows > 4) {
-        gate_up_rows<C, 2, kSharedParts>(job, share, 0, share.rows, book, memory, row_of, put);
-      } else {
-        gate_up_rows<C, 1, kSharedParts>(job, share, 0, share.rows, book, memory, row_of, put);
-      }
+      gate_up_tiles<decltype(codec), 2, kSharedParts>(job.shared_gate, job.shared_up, 0, own.range,
+                                                      job.x, own.rows, memory, row_of, put);
     });
   }
+  const IntegerRows x(dynamic_shared(), each.staged_rows, job.gate.columns);
   wait_for_inputs();
-  const std::uint32_t count = list_pairs(job, share.first, memory.list);
-  const auto slab = static_cast<std::size_t>(job.ids[share.first]);
-  for (std::uint32_t first = 0; first < count; first += kPairsTogether) {
-    const std::uint32_t rows = count - first < kPairsTogether ? count - first : kPairsTogether;
-    const auto row_of = [&](std::uint32_t r) { return memory.list.pairs[first + r] / job.used; };
-    const auto put = [&](std::uint32_t r, std::uint32_t output, float gate, float up) {
-      const std::uint32_t pair = memory.list.pairs[first + r];
-      const std::size_t row = std::size_t{pair / job.used} * slots + pair % job.used;
-      job.mid[row * job.gate.rows + output] = activated(gate, up, job.limit, job.weights[pair]);
-    };
-    with_expert_codec<kRouted, kShared>(false, type, [&](auto codec) {
-      gate_up_rows<decltype(codec), 1, kRoutedParts>(job, share, slab, rows, book, memory, row_of,
-                                                     put);
-    });
-  }
-}
-
-// Of one row.
-template <ElementType kRouted, ElementType kShared, std::uint32_t kDownParts>
-DS4_KERNEL void DS4_BOUNDS(kDownThreadsMax, 1) down(ExpertsJob job) {
-  DS4_SHARED CodebookMemory<book_copies(kRouted)> book_memory;
-  DS4_SHARED float partial[kExpertsUsedMax + 1][kDownParts][kOutputs];
-  const std::uint32_t warp = threadIdx.x / 32;
-  const std::uint32_t lane = threadIdx.x % 32;
-  const std::uint32_t slot = warp / kDownParts;
-  const std::uint32_t columns = job.down.columns;
-  const Codebook book = book_memory.view();
-  if (job.down.type == ElementType::kIQ2XXS || job.shared_down.type == ElementType::kIQ2XXS)
-    load_codebook(job.grid, book_memory);
-  const bool is_shared = slot == job.used;
-  const Matrix& m = is_shared ? job.shared_down : job.down;
-  // The ids are older than the launch before this one, so they need no wait.
-  const std::size_t slab = is_shared ? 0 : static_cast<std::size_t>(job.ids[slot]);
-  const IntegerRows x(dynamic_shared() + slot * integer_rows_bytes(1, columns), 1, columns);
-  const float* mid = job.mid + std::size_t{slot} * columns;
-  const std::uint32_t tiles = shares(m.rows, kOutputs);
-  const auto tile_of = [&](std::uint32_t i) {
-    return TileRows(m, slab, (blockIdx.x + i * gridDim.x) * kOutputs);
-  };
+  const std::uint32_t groups = list_groups(job, list);
   const auto stage = [&] {
-    wait_for_inputs();
-    // A slot's warps bring in its row.  All warps meet here, though some from the shared expert's
-    // code and some from the routed experts'.
-    put_row_by(x, 0, mid, columns, warp % kDownParts, kDownParts);
+    for (std::uint32_t r = 0; r < staged.rows; ++r)
+      copy_row(x, r, row_integers(job.x, staged.pairs[r] / job.used, job.gate.columns));
+    copy_async_commit();
+    copy_async_wait<0>();
     block_sync();
   };
-  const auto finish = [&](std::uint32_t i, const float(&sums)[1][2]) {
-    if (lane % 4 == 0) {
-      partial[slot][warp % kDownParts][lane / 4] = sums[0][0];
-      partial[slot][warp % kDownParts][lane / 4 + 8] = sums[0][1];
-    }
-    block_sync();
-    const std::uint32_t output = (blockIdx.x + i * gridDim.x) * kOutputs + threadIdx.x;
-    if (threadIdx.x < kOutputs && output < m.rows) {
-      float total = 0;
-      for (std::uint32_t s = 0; s <= job.used; ++s) {
-        float sum = partial[s][0][threadIdx.x];
-#pragma unroll
-        for (std::uint32_t p = 1; p < kDownParts; ++p)
-          sum += partial[s][p][threadIdx.x];
-        total += sum;
-      }
-      job.output[output] = total;
-    }
-    block_sync();
+  const auto put = [&](std::uint32_t pair, std::uint32_t output, const float(&sums)[2]) {
+    const std::size_t row = std::size_t{pair / job.used} * slots + pair % job.used;
+    job.mid[row * job.gate.rows + output] =
+        activated(sums[0], sums[1], job.limit, job.weights[pair]);
   };
-  const std::uint32_t count = (tiles - blockIdx.x + gridDim.x - 1) / gridDim.x;
-  with_expert_codec<kRouted, kShared>(is_shared, m.type, [&](auto codec) {
-    walk_tiles<decltype(codec), 1>(count, columns, warp % kDownParts, kDownParts, x, 1, &book,
-                                   tile_of, stage, finish);
+  with_expert_codec<kRouted, kShared>(false, type, [&](auto codec) {
+    walk_groups<decltype(codec), kRouted != kAnyType, 2, 1>({&job.gate, &job.up}, job, each, list,
+                                                            groups, staged, x, &book, stage, put);
   });
 }
 
-// Of some rows of one expert or of the shared one: place_of(r) names a row of mid and of the
-// results.
-template <class C, int kTiles, std::uint32_t kDownParts, class PlaceOf>
-DS4_DEVICE void down_rows(const ExpertsJob& job,
-                          const Share& share,
-                          std::size_t slab,
-                          std::uint32_t rows,
-                          const Codebook& book,
-                          const PlaceOf& place_of) {
-  const Matrix& m = share.is_shared ? job.shared_down : job.down;
+// Some rows' slot of the shared expert, a tile a warp at a time.
+template <class C, std::uint32_t kDownParts>
+DS4_DEVICE void shared_down(const ExpertsJob& job, const SharedPart& own, const Codebook& book) {
+  const Matrix& m = job.shared_down;
   const std::uint32_t lane = threadIdx.x % 32;
-  const std::uint32_t own_tile = share.first_tile + threadIdx.x / 32;
-  const IntegerRows x(dynamic_shared(), rows, m.columns);
+  const std::uint32_t own_tile = own.range.first + threadIdx.x / 32;
+  const std::uint32_t slots = job.used + 1;
+  const std::uint32_t warps = blockDim.x / 32;
+  const IntegerRows x(dynamic_shared(), own.rows, m.columns);
+  const auto place_of = [&](std::uint32_t r) {
+    return std::size_t{own.first_row + r} * slots + job.used;
+  };
   const auto tile_of = [&](std::uint32_t i) {
-    return TileRows(m, slab, (own_tile + i * kWarps) * kOutputs);
+    return TileRows(m, 0, (own_tile + i * warps) * kTileOutputs);
   };
   const auto stage = [&] {
     wait_for_inputs();
-    block_sync();  // whoever still reads the rows before
-    for (std::uint32_t r = 0; r < rows; ++r)
-      put_row(x, r, job.mid + place_of(r) * m.columns, m.columns, nullptr, 0);
+    put_rows<false>(x, own.rows, m.columns,
+                    [&](std::uint32_t r) { return job.mid + place_of(r) * m.columns; });
     block_sync();
   };
-  const auto finish = [&](std::uint32_t i, const float(&sums)[kTiles][2]) {
-    if (own_tile + i * kWarps >= share.first_tile + share.tile_count) return;
-    const std::uint32_t output = (own_tile + i * kWarps) * kOutputs + lane / 4;
+  const auto finish = [&](std::uint32_t i, const float(&sums)[2][2]) {
+    const std::uint32_t tile = own_tile + i * warps;
+    if (tile >= own.range.first + own.range.count) return;
+    const std::uint32_t output = tile * kTileOutputs + lane / 4;
 #pragma unroll
-    for (int t = 0; t < kTiles; ++t) {
+    for (int t = 0; t < 2; ++t) {
       const std::uint32_t r = static_cast<std::uint32_t>(t) * 4 + lane % 4;
-      if (r >= rows) break;
+      if (r >= own.rows) break;
       float* to = job.slot_output + place_of(r) * m.rows + output;
-      if (output < m.rows) to[0] = sums[t][0];
-      if (output + 8 < m.rows) to[8] = sums[t][1];
+      to[0] = sums[t][0];
+      to[8] = sums[t][1];
     }
   };
-  walk_tiles<C, kTiles, kDownParts>(shares(share.tile_count, kWarps), m.columns, 0, kDownParts, x,
-                                    rows, &book, tile_of, stage, finish);
+  walk_tiles<C, 2, kDownParts>(shares(own.range.count, warps), m.columns, 0, kDownParts, x,
+                               own.rows, &book, tile_of, stage, finish);
 }
 
 template <ElementType kRouted, ElementType kShared, std::uint32_t kDownParts>
-DS4_KERNEL void DS4_BOUNDS(kThreads, 2) down_of_pairs(ExpertsJob job) {
+DS4_KERNEL void DS4_BOUNDS(warps_max(kRouted) * 32, 1) down(ExpertsJob job, BlockShares each) {
   DS4_SHARED CodebookMemory<book_copies(kRouted)> book_memory;
-  DS4_SHARED PairList list;
-  const Share share = share_of_block(job, shares(job.down.rows, kOutputs), job.routed_down_tiles,
-                                     job.shared_down_tiles);
-  const ElementType type = share.is_shared ? job.shared_down.type : job.down.type;
+  DS4_SHARED GroupList list;
+  DS4_SHARED Staged staged;
+  const bool is_shared = blockIdx.x < each.shared_blocks;
+  const ElementType type = is_shared ? job.shared_down.type : job.down.type;
   const std::uint32_t slots = job.used + 1;
   const Codebook book = book_memory.view();
   if (type == ElementType::kIQ2XXS) load_codebook(job.grid, book_memory);
-  if (share.is_shared) {
-    const auto place_of = [&](std::uint32_t r) {
-      return std::size_t{share.first + r} * slots + job.used;
-    };
-    return with_expert_codec<kRouted, kShared>(true, type, [&](auto codec) {
-      using C = decltype(codec);
-      if (share.rows > 4) {
-        down_rows<C, 2, kDownParts>(job, share, 0, share.rows, book, place_of);
-      } else {
-        down_rows<C, 1, kDownParts>(job, share, 0, share.rows, book, place_of);
-      }
-    });
+  if (is_shared) {
+    const SharedPart own(job, each, shares(job.down.rows, kTileOutputs));
+    return with_expert_codec<kRouted, kShared>(
+        true, type, [&](auto codec) { shared_down<decltype(codec), kDownParts>(job, own, book); });
   }
+  const std::uint32_t columns = job.down.columns;
+  const IntegerRows x(dynamic_shared(), each.staged_rows, columns);
   // The ids are older than the launch before this one, so they need no wait.
-  const std::uint32_t count = list_pairs(job, share.first, list);
-  const auto slab = static_cast<std::size_t>(job.ids[share.first]);
-  for (std::uint32_t first = 0; first < count; first += kPairsTogether) {
-    const std::uint32_t rows = count - first < kPairsTogether ? count - first : kPairsTogether;
-    const auto place_of = [&](std::uint32_t r) {
-      const std::uint32_t pair = list.pairs[first + r];
-      return std::size_t{pair / job.used} * slots + pair % job.used;
-    };
-    with_expert_codec<kRouted, kShared>(false, type, [&](auto codec) {
-      down_rows<decltype(codec), 1, kDownParts>(job, share, slab, rows, book, place_of);
-    });
-  }
+  const std::uint32_t groups = list_groups(job, list);
+  const auto place_of = [&](std::uint32_t pair) {
+    return std::size_t{pair / job.used} * slots + pair % job.used;
+  };
+  const auto stage = [&] {
+    wait_for_inputs();
+    put_rows<false>(x, staged.rows, columns,
+                    [&](std::uint32_t r) { return job.mid + place_of(staged.pairs[r]) * columns; });
+    block_sync();
+  };
+  const auto put = [&](std::uint32_t pair, std::uint32_t output, const float(&sums)[1]) {
+    job.slot_output[place_of(pair) * job.down.rows + output] = sums[0];
+  };
+  with_expert_codec<kRouted, kShared>(false, type, [&](auto codec) {
+    walk_groups<decltype(codec), kRouted != kAnyType, 1, kDownParts>(
+        {&job.down}, job, each, list, groups, staged, x, &book, stage, put);
+  });
 }
 
-using ExpertsKernel = void (*)(ExpertsJob);
+struct Kernel {
+  void (*run)(ExpertsJob, BlockShares);
+  std::uint32_t warps;       // at most
+  std::uint32_t ring_bytes;  // of a warp
+};
 
 // The kernels of the published combinations, else the one for all.
-ExpertsKernel gate_up_kernel(const ExpertsJob& job) {
+template <ElementType kRouted>
+Kernel gate_up_of() {
+  return {gate_up<kRouted, ElementType::kQ8_0>, warps_max(kRouted),
+          ring_bytes<Codec<kRouted>, 2>()};
+}
+Kernel gate_up_kernel(const ExpertsJob& job) {
   constexpr ElementType kShared = ElementType::kQ8_0;
   if (job.shared_gate.type == kShared && job.shared_up.type == kShared) {
-    if (job.gate.type == ElementType::kIQ2XXS) return gate_up<ElementType::kIQ2XXS, kShared>;
-    if (job.gate.type == ElementType::kQ4K) return gate_up<ElementType::kQ4K, kShared>;
+    if (job.gate.type == ElementType::kIQ2XXS) return gate_up_of<ElementType::kIQ2XXS>();
+    if (job.gate.type == ElementType::kQ4K) return gate_up_of<ElementType::kQ4K>();
+    if (job.gate.type == ElementType::kMXFP4) return gate_up_of<ElementType::kMXFP4>();
   }
-  return gate_up<kAnyType, kAnyType>;
+  return {gate_up<kAnyType, kAnyType>, warps_max(kAnyType), 0};
 }
 
+template <ElementType kRouted, std::uint32_t kDownParts>
+Kernel down_of() {
+  return {down<kRouted, ElementType::kQ8_0, kDownParts>, warps_max(kRouted),
+          ring_bytes<Codec<kRouted>, 1>()};
+}
 template <std::uint32_t kDownParts>
-ExpertsKernel down_kernel(const ExpertsJob& job) {
-  constexpr ElementType kShared = ElementType::kQ8_0;
-  const bool alone = job.rows == 1;
-  if (job.shared_down.type == kShared) {
-    if (job.down.type == ElementType::kQ2K)
-      return alone ? down<ElementType::kQ2K, kShared, kDownParts>
-                   : down_of_pairs<ElementType::kQ2K, kShared, kDownParts>;
-    if (job.down.type == ElementType::kQ4K)
-      return alone ? down<ElementType::kQ4K, kShared, kDownParts>
-                   : down_of_pairs<ElementType::kQ4K, kShared, kDownParts>;
+Kernel down_kernel(const ExpertsJob& job) {
+  if (job.shared_down.type == ElementType::kQ8_0) {
+    if (job.down.type == ElementType::kQ2K) return down_of<ElementType::kQ2K, kDownParts>();
+    if (job.down.type == ElementType::kQ4K) return down_of<ElementType::kQ4K, kDownParts>();
+    if (job.down.type == ElementType::kMXFP4) return down_of<ElementType::kMXFP4, kDownParts>();
   }
-  return alone ? down<kAnyType, kAnyType, kDownParts>
-               : down_of_pairs<kAnyType, kAnyType, kDownParts>;
+  return {down<kAnyType, kAnyType, kDownParts>, warps_max(kAnyType), 0};
 }
 
-// Blocks of share_of_block().
-std::uint32_t blocks_of(const ExpertsJob& job,
-                        std::uint32_t tiles,
-                        std::uint32_t routed_tiles,
-                        std::uint32_t shared_tiles) {
-  return shares(job.rows, kSharedRows) * shares(tiles, shared_tiles) +
-         job.rows * job.used * shares(tiles, routed_tiles);
+// A tile of the shared expert, for a set of rows, takes the time of so many of a routed one's.
+constexpr double kSharedCost = 4;
+
+// Of `blocks` those of the shared expert, by the groups of rows that choose evenly.
+std::uint32_t shared_blocks(const ExpertsJob& job, std::uint32_t blocks) {
+  const double experts = std::max(job.gate.slabs, 1U);
+  const double groups = experts * (1 - std::pow(1 - 1 / experts, job.rows * job.used));
+  const std::uint32_t sets = shares(job.rows, kSharedRows);
+  const double share = kSharedCost / (groups + sets * kSharedCost);
+  return sets * std::max(1U, static_cast<std::uint32_t>(std::lround(blocks * share)));
 }
 
-// Tiles of a routed block, a multiple of `step`: two blocks a multiprocessor, few enough tiles each
-// that the last to end is not late.  A tile of the shared expert has several times the bytes.
-std::uint32_t routed_share(const DeviceInfo& device,
-                           const ExpertsJob& job,
-                           std::uint32_t tiles,
-                           std::uint32_t step,
-                           std::uint32_t most) {
-  const std::uint32_t units = job.rows * job.used + 3 * shares(job.rows, kSharedRows);
-  const std::uint32_t share = tiles * units / (device.multiprocessors * 2);
-  return std::clamp(share / step * step, step, most);
+void run_kernel(Stream& stream,
+                const DeviceInfo& device,
+                const char* stage,
+                const Kernel& kernel,
+                const ExpertsJob& job,
+                std::uint32_t columns) {
+  constexpr std::size_t kOwnBytes = 27 * 1024;  // of a block, beside what it is launched with
+  const std::uint32_t sets = shares(job.rows, kSharedRows);
+  const std::uint32_t blocks = std::max(device.multiprocessors, 2 * sets);
+  const std::size_t room = device.shared_bytes_max - kOwnBytes;
+  BlockShares each{shared_blocks(job, blocks), kStagedRowsMax};
+  std::uint32_t warps = kernel.warps;
+  const auto bytes = [&] {
+    return std::max(integer_rows_bytes(each.staged_rows, columns) + warps * kernel.ring_bytes,
+                    integer_rows_bytes(std::min(job.rows, kSharedRows), columns));
+  };
+  // On cards of less shared memory.
+  if (bytes() > room) each.staged_rows = kPairsTogether;
+  if (bytes() > room) warps = kWarpsMin;
+  DS4_CHECK(bytes() <= room);
+  launch(stream, stage, {.grid_x = blocks, .threads = warps * 32, .shared_bytes = bytes()},
+         kernel.run, job, each);
 }
 
 }  // namespace
 
-void run_experts_of_few(Stream& stream, const DeviceInfo& device, const ExpertsJob& wanted) {
-  ExpertsJob job = wanted;
+void run_experts_of_few(Stream& stream, const DeviceInfo& device, const ExpertsJob& job) {
   DS4_CHECK(job.rows <= kIntegerRowsMax);
-  const std::uint32_t slots = job.used + 1;
-  const std::uint32_t rows = std::min(job.rows, kSharedRows);
-  const std::uint32_t tiles = shares(job.gate.rows, kOutputs);
-  job.routed_tiles = routed_share(device, job, tiles, kGateWarps, 8);
-  job.shared_tiles = shares(job.routed_tiles, 2);
-  launch(stream, "expert gate and up",
-         {.grid_x = blocks_of(job, tiles, job.routed_tiles, job.shared_tiles),
-          .threads = kThreads,
-          .shared_bytes = integer_rows_bytes(rows, job.gate.columns)},
-         gate_up_kernel(job), job);
-
-  const bool halves = slots * 64 <= kDownThreadsMax;
-  const ExpertsKernel kernel = halves ? down_kernel<2>(job) : down_kernel<1>(job);
-  const std::uint32_t down_tiles = shares(job.down.rows, kOutputs);
-  if (job.rows == 1) {
-    const std::size_t bytes = slots * integer_rows_bytes(1, job.down.columns);
-    DS4_CHECK(bytes + 24 * 1024 <= device.shared_bytes_max);
-    return launch(stream, "expert down",
-                  {.grid_x = std::min(down_tiles, device.multiprocessors),
-                   .threads = slots * (halves ? 64 : 32),
-                   .shared_bytes = bytes},
-                  kernel, job);
-  }
-  job.routed_down_tiles = routed_share(device, job, down_tiles, kWarps, 4 * kWarps);
-  job.shared_down_tiles = kWarps;
-  launch(stream, "expert down",
-         {.grid_x = blocks_of(job, down_tiles, job.routed_down_tiles, job.shared_down_tiles),
-          .threads = kThreads,
-          .shared_bytes = integer_rows_bytes(rows, job.down.columns)},
-         kernel, job);
-  combine_experts(stream, job.rows, slots, job.down.rows, job.slot_output, job.output);
+  if (job.rows == 1) return run_experts_of_row(stream, device, job);
+  DS4_CHECK(job.gate.rows % kTileOutputs == 0 && job.down.rows % kTileOutputs == 0);
+  run_kernel(stream, device, "expert gate and up", gate_up_kernel(job), job, job.gate.columns);
+  run_kernel(stream, device, "expert down",
+             down_parts(job) == 2 ? down_kernel<2>(job) : down_kernel<1>(job), job,
+             job.down.columns);
+  combine_experts(stream, job.rows, job.used + 1, job.down.rows, job.slot_output, job.output);
 }
 
 }  // namespace ds4::cuda

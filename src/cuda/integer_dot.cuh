@@ -38,6 +38,13 @@ struct IntegerRows {
         blocks((columns + 255) / 256) {
     scales = reinterpret_cast<float*>(memory + std::size_t{2} * rows * stride);
   }
+  // Those from row `first` on.
+  DS4_DEVICE IntegerRows from(std::uint32_t first) const {
+    IntegerRows rest = *this;
+    rest.planes += std::size_t{2} * first * stride;
+    rest.scales += first * blocks;
+    return rest;
+  }
 };
 
 // Eight neighbouring values of a row of `width`, a multiple of 4; those beyond it are zero or
@@ -88,34 +95,73 @@ DS4_DEVICE void put_integers(const IntegerRows& to,
   if (lane == 0) to.scales[r * to.blocks + block] = largest / kIntegerLargest;
 }
 
-// Row `r` from memory by `warps` warps, of which this is number `warp`; with `norm_weight`
-// RMS-normalised first.
-DS4_DEVICE void put_row_by(const IntegerRows& to,
-                           std::uint32_t r,
-                           const float* from,
-                           std::uint32_t columns,
-                           std::uint32_t warp,
-                           std::uint32_t warps,
-                           const float* norm_weight = nullptr,
-                           float inverse_rms = 0) {
-  // Several blocks' values are on their way at once.
+// 1 / rms of a row, by a warp.
+DS4_DEVICE float inverse_rms(const float* from, std::uint32_t columns, float epsilon) {
+  float square = 0;
+#pragma unroll 4
+  for (std::uint32_t c = threadIdx.x % 32 * 8; c < columns; c += 256) {
+    float v[8];
+    load8(from, columns, c, v);
+#pragma unroll
+    for (int i = 0; i < 8; ++i)
+      square += v[i] * v[i];
+  }
+  return 1.0F / sqrtf(warp_sum(square) / static_cast<float>(columns) + epsilon);
+}
+
+// Rows of f32 from memory, row_of(r), by `warps` warps of which this is number `warp`; with
+// `norm_weight` RMS-normalised first.  Each warp has neighbouring blocks of 256 columns; with
+// kAhead some of them are on their way while others become integers, which takes registers.
+template <bool kAhead, class RowOf>
+DS4_DEVICE void put_rows_by(const IntegerRows& to,
+                            std::uint32_t rows,
+                            std::uint32_t columns,
+                            const RowOf& row_of,
+                            std::uint32_t warp,
+                            std::uint32_t warps,
+                            const float* norm_weight = nullptr,
+                            float epsilon = 0) {
   constexpr std::uint32_t kTogether = 4;
+  const std::uint32_t each = (rows * to.blocks + warps - 1) / warps;
   const std::uint32_t lane_column = threadIdx.x % 32 * 8;
-  for (std::uint32_t first = warp; first < to.blocks; first += warps * kTogether) {
+  const std::uint32_t end =
+      (warp + 1) * each < rows * to.blocks ? (warp + 1) * each : rows * to.blocks;
+  float next[kTogether][8];
+  const auto load_from = [&](std::uint32_t first) {
+#pragma unroll
+    for (std::uint32_t k = 0; k < kTogether; ++k) {
+      if (first + k >= end) break;
+      const std::uint32_t r = (first + k) / to.blocks;
+      load8(row_of(r), columns, (first + k) % to.blocks * 256 + lane_column, next[k]);
+    }
+  };
+  std::uint32_t normed_row = rows;
+  float inverse = 0;
+  if (kAhead) load_from(warp * each);
+  for (std::uint32_t first = warp * each; first < end; first += kTogether) {
+    if (!kAhead) load_from(first);
     float v[kTogether][8];
 #pragma unroll
     for (std::uint32_t k = 0; k < kTogether; ++k)
-      load8(from, columns, (first + k * warps) * 256 + lane_column, v[k]);
+#pragma unroll
+      for (int i = 0; i < 8; ++i)
+        v[k][i] = next[k][i];
+    if (kAhead) load_from(first + kTogether);
 #pragma unroll
     for (std::uint32_t k = 0; k < kTogether; ++k) {
-      const std::uint32_t block = first + k * warps;
-      if (block >= to.blocks) break;
+      if (first + k >= end) break;
+      const std::uint32_t r = (first + k) / to.blocks;
+      const std::uint32_t block = (first + k) % to.blocks;
       if (norm_weight != nullptr) {
+        if (r != normed_row) {
+          normed_row = r;
+          inverse = inverse_rms(row_of(r), columns, epsilon);
+        }
         float weight[8];
         load8(norm_weight, columns, block * 256 + lane_column, weight);
 #pragma unroll
         for (int i = 0; i < 8; ++i)
-          v[k][i] *= inverse_rms * weight[i];
+          v[k][i] *= inverse * weight[i];
       }
       put_integers(to, r, block, v[k]);
     }
@@ -123,13 +169,15 @@ DS4_DEVICE void put_row_by(const IntegerRows& to,
 }
 
 // The same by the whole block of threads.
-DS4_DEVICE void put_row(const IntegerRows& to,
-                        std::uint32_t r,
-                        const float* from,
-                        std::uint32_t columns,
-                        const float* norm_weight,
-                        float inverse_rms) {
-  put_row_by(to, r, from, columns, threadIdx.x / 32, blockDim.x / 32, norm_weight, inverse_rms);
+template <bool kAhead, class RowOf>
+DS4_DEVICE void put_rows(const IntegerRows& to,
+                         std::uint32_t rows,
+                         std::uint32_t columns,
+                         const RowOf& row_of,
+                         const float* norm_weight = nullptr,
+                         float epsilon = 0) {
+  put_rows_by<kAhead>(to, rows, columns, row_of, threadIdx.x / 32, blockDim.x / 32, norm_weight,
+                      epsilon);
 }
 
 // Row `index` of rows that a kernel before turned into integers, each as IntegerRows of one row.
@@ -137,14 +185,14 @@ DS4_DEVICE IntegerRows row_integers(std::byte* all, std::uint32_t index, std::ui
   return IntegerRows(all + index * integer_rows_bytes(1, columns), 1, columns);
 }
 
-// Such a row becomes row `r`, by the whole block of threads.
+// Asks for such a row to become row `r`, by the whole block of threads; it is there after
+// copy_async_wait() and a block_sync().
 DS4_DEVICE void copy_row(const IntegerRows& to, std::uint32_t r, const IntegerRows& from) {
-  const auto* source = reinterpret_cast<const Words4*>(from.planes);
-  auto* target = reinterpret_cast<Words4*>(to.planes + std::size_t{2} * r * to.stride);
-  for (std::uint32_t i = threadIdx.x; i < 2 * to.stride / 16; i += blockDim.x)
-    target[i] = source[i];
+  std::byte* planes = to.planes + std::size_t{2} * r * to.stride;
+  for (std::uint32_t i = threadIdx.x * 16; i < 2 * to.stride; i += blockDim.x * 16)
+    copy_async(planes + i, from.planes + i, true);
   for (std::uint32_t i = threadIdx.x; i < to.blocks; i += blockDim.x)
-    to.scales[r * to.blocks + i] = from.scales[i];
+    copy_async_4(to.scales + r * to.blocks + i, from.scales + i);
 }
 
 // The units of a lane for one block of 256 columns of its two weight rows.
@@ -246,24 +294,24 @@ DS4_DEVICE void weight_operand(const typename C::Unit& low,
   a[3] = words[1][1];
 }
 
-// sums[t][0 or 1] += the block's products of weight rows g or g + 8 with row 4 * t + q of x.
-// `rows` of x are there; lanes beyond them repeat the last, and their sums mean nothing.  Sums stay
-// integers for as long as the format's scales are: 256 columns, or 32 where each 32 have a scale of
-// their own.
-template <class C, int kTiles>
-DS4_DEVICE void add_integer_block(WeightBlock<C>& w,
+// sums[i][t][0 or 1] += the block's products of matrix i's weight rows g or g + 8 with row 4 * t +
+// q of x.  `rows` of x are there; lanes beyond them repeat the last, and their sums mean nothing.
+// Sums stay integers for as long as the format's scales are: 256 columns, or 32 where each 32 have
+// a scale of their own.
+template <class C, int kTiles, int kMatrices>
+DS4_DEVICE void add_integer_block(WeightBlock<C> (&w)[kMatrices],
                                   const IntegerRows& x,
                                   std::uint32_t rows,
                                   std::uint32_t block,
                                   const Codebook* book,
-                                  float (&sums)[kTiles][2]) {
+                                  float (&sums)[kMatrices][kTiles][2]) {
   constexpr bool kWhole = C::kBlockScale || C::kCodeScale;
   const std::uint32_t lane = threadIdx.x % 32;
   const std::byte* plane[kTiles];
-  float part[kTiles][2] = {};
+  float part[kMatrices][kTiles][2] = {};
   // Of the planes' rows 2 * q and 2 * q + 1 with weight row g, then with g + 8.
-  std::int32_t whole[kTiles][4] = {};
-  std::int32_t mins[kTiles][4] = {};
+  std::int32_t whole[kMatrices][kTiles][4] = {};
+  std::int32_t mins[kMatrices][kTiles][4] = {};
 #pragma unroll
   for (int t = 0; t < kTiles; ++t) {
     const std::uint32_t wanted = static_cast<std::uint32_t>(t) * 4 + lane / 8;
@@ -272,37 +320,50 @@ DS4_DEVICE void add_integer_block(WeightBlock<C>& w,
   }
 #pragma unroll
   for (int u = 0; u < C::kBlockUnits; ++u) {
-    C::finish(w.low[u]);
-    C::finish(w.high[u]);
+#pragma unroll
+    for (int i = 0; i < kMatrices; ++i) {
+      C::finish(w[i].low[u]);
+      C::finish(w[i].high[u]);
+    }
 #pragma unroll
     for (int s = 0; s < C::kSegments; ++s) {
-      std::uint32_t a[4];
-      weight_operand<C>(w.low[u], w.high[u], s, book, a);
-      std::uint32_t m[4];
-      if constexpr (C::kHasMins) {
-        m[0] = m[2] = C::min_bytes(w.low[u], s);
-        m[1] = m[3] = C::min_bytes(w.high[u], s);
-      }
+      std::uint32_t b[kTiles][2];
 #pragma unroll
       for (int t = 0; t < kTiles; ++t) {
         const Words2 v = *reinterpret_cast<const Words2*>(plane[t] + (u * C::kSegments + s) * 32);
-        const std::uint32_t b[2] = {v.x, v.y};
-        if constexpr (C::kHasMins) multiply_bytes(mins[t], m, b);
-        if constexpr (C::kBlockScale) {
-          multiply_bytes(whole[t], a, b);
-          continue;
-        }
-        std::int32_t dot[4] = {0, 0, 0, 0};
-        multiply_bytes(dot, a, b);
-        if constexpr (C::kCodeScale) {
-          const auto low = static_cast<std::int32_t>(C::scale_code(w.low[u], s));
-          const auto high = static_cast<std::int32_t>(C::scale_code(w.high[u], s));
+        b[t][0] = v.x;
+        b[t][1] = v.y;
+      }
 #pragma unroll
-          for (int i = 0; i < 4; ++i)
-            whole[t][i] += (i < 2 ? low : high) * dot[i];
-        } else {
-          part[t][0] += C::scale(w.low[u], s) * static_cast<float>(dot[0] * 128 + dot[1]);
-          part[t][1] += C::scale(w.high[u], s) * static_cast<float>(dot[2] * 128 + dot[3]);
+      for (int i = 0; i < kMatrices; ++i) {
+        const auto& low = w[i].low[u];
+        const auto& high = w[i].high[u];
+        std::uint32_t a[4];
+        weight_operand<C>(low, high, s, book, a);
+        std::uint32_t m[4];
+        if constexpr (C::kHasMins) {
+          m[0] = m[2] = C::min_bytes(low, s);
+          m[1] = m[3] = C::min_bytes(high, s);
+        }
+#pragma unroll
+        for (int t = 0; t < kTiles; ++t) {
+          if constexpr (C::kHasMins) multiply_bytes(mins[i][t], m, b[t]);
+          if constexpr (C::kBlockScale) {
+            multiply_bytes(whole[i][t], a, b[t]);
+            continue;
+          }
+          std::int32_t dot[4];
+          set_to_bytes_product(dot, a, b[t]);
+          if constexpr (C::kCodeScale) {
+            const auto low_code = static_cast<std::int32_t>(C::scale_code(low, s));
+            const auto high_code = static_cast<std::int32_t>(C::scale_code(high, s));
+#pragma unroll
+            for (int k = 0; k < 4; ++k)
+              whole[i][t][k] += (k < 2 ? low_code : high_code) * dot[k];
+          } else {
+            part[i][t][0] += C::scale(low, s) * static_cast<float>(dot[0] * 128 + dot[1]);
+            part[i][t][1] += C::scale(high, s) * static_cast<float>(dot[2] * 128 + dot[3]);
+          }
         }
       }
     }
@@ -312,39 +373,46 @@ DS4_DEVICE void add_integer_block(WeightBlock<C>& w,
     const auto both = [](std::int32_t high, std::int32_t low) {
       return 128.0F * static_cast<float>(high) + static_cast<float>(low);
     };
-    if constexpr (kWhole) {
-      const auto factor = [](const typename C::Unit& u) {
-        if constexpr (C::kCodeScale) {
-          return C::block_factor(u);
-        } else {
-          return C::scale(u, 0);
-        }
-      };
-      part[t][0] = factor(w.low[0]) * both(whole[t][0], whole[t][1]);
-      part[t][1] = factor(w.high[0]) * both(whole[t][2], whole[t][3]);
-    }
-    if constexpr (C::kHasMins) {
-      part[t][0] -= C::min_scale(w.low[0]) * both(mins[t][0], mins[t][1]);
-      part[t][1] -= C::min_scale(w.high[0]) * both(mins[t][2], mins[t][3]);
-    }
+    const auto factor = [](const typename C::Unit& u) {
+      if constexpr (C::kCodeScale) {
+        return C::block_factor(u);
+      } else {
+        return C::scale(u, 0);
+      }
+    };
     const std::uint32_t wanted = static_cast<std::uint32_t>(t) * 4 + lane % 4;
     const float scale = x.scales[(wanted < rows ? wanted : rows - 1) * x.blocks + block];
-    sums[t][0] += scale * part[t][0];
-    sums[t][1] += scale * part[t][1];
+#pragma unroll
+    for (int i = 0; i < kMatrices; ++i) {
+      const auto& low = w[i].low[0];
+      const auto& high = w[i].high[0];
+      if constexpr (kWhole) {
+        part[i][t][0] = factor(low) * both(whole[i][t][0], whole[i][t][1]);
+        part[i][t][1] = factor(high) * both(whole[i][t][2], whole[i][t][3]);
+      }
+      if constexpr (C::kHasMins) {
+        part[i][t][0] -= C::min_scale(low) * both(mins[i][t][0], mins[i][t][1]);
+        part[i][t][1] -= C::min_scale(high) * both(mins[i][t][2], mins[i][t][3]);
+      }
+      sums[i][t][0] += scale * part[i][t][0];
+      sums[i][t][1] += scale * part[i][t][1];
+    }
   }
 }
 
-template <class C, int kTiles>
-DS4_DEVICE void add_block(WeightBlock<C>& w,
+template <class C, int kTiles, int kMatrices>
+DS4_DEVICE void add_block(WeightBlock<C> (&w)[kMatrices],
                           const IntegerRows& x,
                           std::uint32_t rows,
                           std::uint32_t block,
                           const Codebook* book,
-                          float (&sums)[kTiles][2]) {
+                          float (&sums)[kMatrices][kTiles][2]) {
   if constexpr (C::kQuantised) {
-    add_integer_block<C, kTiles>(w, x, rows, block, book, sums);
+    add_integer_block<C, kTiles, kMatrices>(w, x, rows, block, book, sums);
   } else {
-    add_plain_block<C, kTiles>(w, x, rows, block, sums);
+#pragma unroll
+    for (int i = 0; i < kMatrices; ++i)
+      add_plain_block<C, kTiles>(w[i], x, rows, block, sums[i]);
   }
 }
 
@@ -389,17 +457,17 @@ DS4_DEVICE void walk_tiles(std::uint32_t count,
     float total[kTiles][2];
 #pragma unroll 1
     for (std::uint32_t fold = 0; fold < kFolds; ++fold) {
-      float sums[kTiles][2] = {};
+      float sums[1][kTiles][2] = {};
       for (std::uint32_t block = part + fold; block < x.blocks; block += parts) {
-        WeightBlock<C> now = next;
+        WeightBlock<C> now[1] = {next};
         load_next();
-        add_block<C, kTiles>(now, x, x_rows, block, book, sums);
+        add_block<C, kTiles, 1>(now, x, x_rows, block, book, sums);
       }
 #pragma unroll
       for (int t = 0; t < kTiles; ++t)
 #pragma unroll
         for (int k = 0; k < 2; ++k)
-          total[t][k] = fold == 0 ? sums[t][k] : total[t][k] + sums[t][k];
+          total[t][k] = fold == 0 ? sums[0][t][k] : total[t][k] + sums[0][t][k];
     }
     finish(i, total);
   }

@@ -244,6 +244,7 @@ void CudaMachine::begin(const StepRows& step) {
     }
   }
   step_.count = static_cast<std::uint32_t>(step.rows.size());
+  stream_.count_for(step_.count);
   direct_ = longest_run <= kDirectRowsMax;
   upload_small(a_.rows, host_rows_.data(), step.rows.size() * sizeof(StepRow));
 }

@@ -50,19 +50,6 @@ constexpr std::uint32_t pass_rows_of(const Matrix& m) {
   return kWarps / split_of(m) * (is_plain(m) ? kPlainRows : kTileRows);
 }
 
-// 1 / rms of a row, by the whole block.
-DS4_DEVICE float inverse_rms(const float* from,
-                             std::uint32_t columns,
-                             float epsilon,
-                             float* partial) {
-  float square = 0;
-  for (std::uint32_t c = threadIdx.x * 4; c < columns; c += kThreads * 4) {
-    const Float4 v = *reinterpret_cast<const Float4*>(from + c);
-    square += v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w;
-  }
-  return 1.0F / sqrtf(block_sum(square, partial) / static_cast<float>(columns) + epsilon);
-}
-
 // What a block works on.
 struct Share {
   std::uint32_t first_pass, pass_count;
@@ -92,16 +79,17 @@ DS4_DEVICE void run_quantised(const MatvecJob& job,
   };
   const auto stage = [&] {
     wait_for_inputs();
-    for (std::uint32_t r = 0; r < share.rows; ++r) {
-      const std::uint32_t row = share.first_row + r;
-      if (job.integers != nullptr) {
-        copy_row(x, r, row_integers(job.integers, row * share.groups + share.group, m.columns));
-        continue;
+    if (job.integers != nullptr) {
+      for (std::uint32_t r = 0; r < share.rows; ++r) {
+        const std::uint32_t index = (share.first_row + r) * share.groups + share.group;
+        copy_row(x, r, row_integers(job.integers, index, m.columns));
       }
-      const float* from = job.x + std::size_t{row} * job.x_stride + share.x_offset;
-      const float inverse =
-          job.norm_weight == nullptr ? 0.0F : inverse_rms(from, m.columns, jobs.epsilon, partial);
-      put_row(x, r, from, m.columns, job.norm_weight, inverse);
+      copy_async_commit();
+      copy_async_wait<0>();
+    } else {
+      const float* from = job.x + std::size_t{share.first_row} * job.x_stride + share.x_offset;
+      const auto row_of = [&](std::uint32_t r) { return from + std::size_t{r} * job.x_stride; };
+      put_rows<(kTiles > 1)>(x, share.rows, m.columns, row_of, job.norm_weight, jobs.epsilon);
     }
     block_sync();
   };
@@ -137,24 +125,28 @@ DS4_DEVICE void stage_inputs(const MatvecJob& job,
                              std::uint32_t rows,
                              std::uint32_t x_offset,
                              float epsilon,
-                             float* x,
-                             float* partial) {
+                             float* x) {
   const std::uint32_t columns = job.w.columns;
   const std::uint32_t stride = padded(columns);
   for (std::uint32_t r = 0; r < R; ++r) {
     const bool real = first_row + r < rows;
     const float* from = job.x + std::size_t{real ? first_row + r : 0} * job.x_stride + x_offset;
-    const float inverse =
-        job.norm_weight == nullptr ? 1.0F : inverse_rms(from, columns, epsilon, partial);
+    float* to = x + r * stride;
+    if (job.norm_weight == nullptr) {
+      for (std::uint32_t c = threadIdx.x * 4; c < columns; c += kThreads * 4)
+        copy_async(to + padded(c), from + c, real);
+      continue;
+    }
+    const float inverse = real ? inverse_rms(from, columns, epsilon) : 0.0F;
     for (std::uint32_t c = threadIdx.x * 4; c < columns; c += kThreads * 4) {
-      Float4 v = real ? *reinterpret_cast<const Float4*>(from + c) : Float4{0, 0, 0, 0};
-      if (job.norm_weight != nullptr) {
-        const Float4 w = *reinterpret_cast<const Float4*>(job.norm_weight + c);
-        v = {v.x * inverse * w.x, v.y * inverse * w.y, v.z * inverse * w.z, v.w * inverse * w.w};
-      }
-      *reinterpret_cast<Float4*>(x + r * stride + padded(c)) = v;
+      const Float4 v = *reinterpret_cast<const Float4*>(from + c);
+      const Float4 w = *reinterpret_cast<const Float4*>(job.norm_weight + c);
+      *reinterpret_cast<Float4*>(to + padded(c)) = {v.x * inverse * w.x, v.y * inverse * w.y,
+                                                    v.z * inverse * w.z, v.w * inverse * w.w};
     }
   }
+  copy_async_commit();
+  copy_async_wait<0>();
 }
 
 template <int R>
@@ -242,7 +234,7 @@ DS4_DEVICE void run_plain(const MatvecJob& job,
   wait_for_inputs();
   const std::uint32_t end = share.first_row + share.rows;
   for (std::uint32_t first_row = share.first_row; first_row < end; first_row += R) {
-    stage_inputs<R>(job, first_row, end, share.x_offset, jobs.epsilon, x, partial);
+    stage_inputs<R>(job, first_row, end, share.x_offset, jobs.epsilon, x);
     block_sync();
     with_plain_codec(job.w.type, [&](auto codec) {
       for (std::uint32_t pass = 0; pass < share.pass_count; ++pass)

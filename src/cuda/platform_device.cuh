@@ -134,6 +134,17 @@ DS4_DEVICE void multiply_bytes(std::int32_t (&d)[4],
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
+// d = a * b.
+DS4_DEVICE void set_to_bytes_product(std::int32_t (&d)[4],
+                                     const std::uint32_t (&a)[4],
+                                     const std::uint32_t (&b)[2]) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+      "{%10,%10,%10,%10};"
+      : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "r"(0));
+}
+
 // Four 8 x 8 f16 matrices from shared memory; lane l gives the address of row l % 8 of matrix l
 // / 8.
 DS4_DEVICE void load_tiles(std::uint32_t (&r)[4], const void* shared_row) {
@@ -239,10 +250,14 @@ DS4_DEVICE std::uint32_t fma_half2(std::uint32_t a, std::uint32_t b, std::uint32
   return *reinterpret_cast<const std::uint32_t*>(&sum);
 }
 
-// The same for 8 bytes.
+// The same for 8 and for 4 bytes.
 DS4_DEVICE void copy_async_8(void* shared, const void* global) {
   const auto address = static_cast<std::uint32_t>(__cvta_generic_to_shared(shared));
   asm volatile("cp.async.ca.shared.global [%0], [%1], 8;" ::"r"(address), "l"(global) : "memory");
+}
+DS4_DEVICE void copy_async_4(void* shared, const void* global) {
+  const auto address = static_cast<std::uint32_t>(__cvta_generic_to_shared(shared));
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(address), "l"(global) : "memory");
 }
 
 // Whether the card and this build have warpgroup_device.cuh.

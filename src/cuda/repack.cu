@@ -52,12 +52,19 @@ DS4_DEVICE void repack_unit<ElementType::kIQ2XXS>(const Place& p) {
   const std::byte* block = p.row + p.index * 66;
   std::uint32_t indices[2] = {0, 0};
   std::uint32_t signs[2] = {0, 0};
+  std::uint32_t scales[2] = {0, 0};
   for (std::uint32_t g = 0; g < 8; ++g) {
     indices[g / 4] |= byte_at(block, 2 + g * 8 + p.q) << (8 * (g % 4));
     const std::uint32_t word = word_at(block, 6 + g * 8);
     for (std::uint32_t k = 0; k < 7; ++k)
       signs[g / 4] |= ((word >> (7 * p.q + k)) & 1) << (4 * k + g % 4);
-    if (g / 2 == p.q) signs[g % 2] |= word >> 28 << 28;
+    if (g / 2 == p.q) scales[g % 2] = word >> 28 << 28;
+  }
+  // Each sign with those before it: the last of them then holds the parity.
+  for (std::uint32_t i = 0; i < 2; ++i) {
+    for (std::uint32_t step = 4; step < 28; step *= 2)
+      signs[i] ^= signs[i] << step;
+    signs[i] = (signs[i] & 0x0FFFFFFFU) | scales[i];
   }
   reinterpret_cast<Words4*>(p.codes)[p.unit()] = {indices[0], indices[1], signs[0], signs[1]};
   if (p.q == 0)

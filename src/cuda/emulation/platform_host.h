@@ -148,6 +148,13 @@ T load_streaming(const T* from) {
 
 void multiply_tile(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2]);
 void multiply_bytes(std::int32_t (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2]);
+inline void set_to_bytes_product(std::int32_t (&d)[4],
+                                 const std::uint32_t (&a)[4],
+                                 const std::uint32_t (&b)[2]) {
+  for (std::int32_t& value : d)
+    value = 0;
+  multiply_bytes(d, a, b);
+}
 void load_tiles(std::uint32_t (&r)[4], const void* shared_row);
 void load_tiles_transposed(std::uint32_t (&r)[4], const void* shared_row);
 
@@ -189,6 +196,9 @@ inline std::uint32_t fma_half2(std::uint32_t a, std::uint32_t b, std::uint32_t c
 
 inline void copy_async_8(void* shared, const void* global) {
   std::memcpy(shared, global, 8);
+}
+inline void copy_async_4(void* shared, const void* global) {
+  std::memcpy(shared, global, 4);
 }
 
 // The emulation has no warpgroups; the names are there for kernels that are never built for it.
