@@ -4,6 +4,7 @@
 
 #include "cuda/integer_rows.h"
 #include "cuda/matvec.h"
+#include "cuda/rows_product.h"
 #include "cuda/streams.h"
 
 namespace ds4::cuda {
@@ -18,6 +19,7 @@ void Activations::visit(const ModelConfig& c, std::uint32_t rows_max, bool has_m
   const std::size_t few_rows = std::min(rows_max, kMatvecRowsMax);
   const std::size_t widest = std::max<std::size_t>(c.width, c.query_rank);
   const auto rows_of = [&](auto*& buffer, std::size_t width) { place(buffer, width * rows_max); };
+  const auto group_width = static_cast<std::uint32_t>(c.heads_width() / c.output_group_count);
   rows_of(rows, 1);
   rows_of(logit_rows, 1);
   rows_of(pointers, 1);
@@ -28,8 +30,16 @@ void Activations::visit(const ModelConfig& c, std::uint32_t rows_max, bool has_m
   rows_of(normed, c.width);
   rows_of(head_normed, c.width);
   place(integers, kIntegerRowsMax * integer_rows_bytes(1, c.width));
-  const auto group_width = static_cast<std::uint32_t>(c.heads_width() / c.output_group_count);
-  place(heads_integers, kMatvecRowsMax * c.output_group_count * integer_rows_bytes(1, group_width));
+  place(heads_integers,
+        kIntegerRowsMax * c.output_group_count * integer_rows_bytes(1, group_width));
+  place(rank_integers, kIntegerRowsMax * integer_rows_bytes(1, c.query_rank));
+  place(low_integers, kIntegerRowsMax * integer_rows_bytes(1, static_cast<std::uint32_t>(low)));
+  const auto parts_of = [&](std::size_t outputs, std::size_t columns) {
+    return product_parts(static_cast<std::uint32_t>(few), static_cast<std::uint32_t>(outputs),
+                         static_cast<std::uint32_t>(columns));
+  };
+  place(part_products, std::max({parts_of(low, group_width), parts_of(c.width, low),
+                                 parts_of(c.vocab_size, c.width)}));
   rows_of(query_rank, c.query_rank);
   rows_of(query_rank_normed, c.query_rank);
   rows_of(query, c.heads_width());
@@ -42,7 +52,7 @@ void Activations::visit(const ModelConfig& c, std::uint32_t rows_max, bool has_m
   rows_of(selection, c.index_top_k);
   place(heads, few_rows * c.heads_width());
   rows_of(heads_rounded, c.heads_width());
-  place(output_low, few_rows * low);
+  place(output_low, few * low);
   rows_of(low_rounded, low);
   rows_of(output, c.width);
   rows_of(router, c.expert_count);

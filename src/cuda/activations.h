@@ -37,6 +37,9 @@ struct Activations {
   float* head_normed;            // [width]
   std::byte* integers;           // [width] as integers (integer_rows.h) of kIntegerRowsMax rows
   std::byte* heads_integers;     // [groups] of a group's heads, likewise
+  std::byte* rank_integers;      // [query_rank], likewise, normalised
+  std::byte* low_integers;       // [output_group_count * output_rank], likewise
+  float* part_products;          // of the widest rows product (rows_product.h)
   float* query_rank;             // [query_rank], raw
   float* query_rank_normed;      // [query_rank]
   float* query;                  // [heads_width]
@@ -49,7 +52,7 @@ struct Activations {
   std::int32_t* selection;       // [index_top_k]
   float* heads;                  // [heads_width] of kMatvecRowsMax rows
   std::uint16_t* heads_rounded;  // [heads_width]
-  float* output_low;             // [output_group_count * output_rank] of kMatvecRowsMax rows
+  float* output_low;             // [output_group_count * output_rank] of kRecordRowsMax rows
   std::uint16_t* low_rounded;    // [output_group_count * output_rank]
   float* output;                 // [width]
   float* router;                 // [expert_count]

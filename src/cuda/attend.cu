@@ -364,7 +364,7 @@ DS4_DEVICE void write_channels(const AttendJob& job, std::size_t at, float a, fl
   if (job.heads_rounded != nullptr) {
     reinterpret_cast<std::uint32_t*>(
         job.heads_rounded)[operand_pair(static_cast<std::uint32_t>(at / 2))] = pack_half2(a, b);
-  } else {
+  } else if (job.heads != nullptr) {
     job.heads[at] = a;
     job.heads[at + 1] = b;
   }
@@ -453,6 +453,18 @@ DS4_DEVICE void fetch_tile(const AttendJob& job,
   copy_async_commit();
 }
 
+// A part that sees no row: its values are never read.
+DS4_DEVICE void write_empty_part(const AttendJob& job,
+                                 std::uint32_t r,
+                                 std::uint32_t first_head,
+                                 std::uint32_t heads) {
+  const std::uint32_t head = first_head + threadIdx.x;
+  if (threadIdx.x >= heads || head >= job.head_count) return;
+  const std::size_t part = (std::size_t{r} * job.splits + blockIdx.x) * job.head_count + head;
+  job.part_sums[part * 2] = -INFINITY;
+  job.part_sums[part * 2 + 1] = 0;
+}
+
 template <std::uint32_t kTiles, bool kGroup>
 DS4_KERNEL void DS4_BOUNDS(kThreads, 1) attend(AttendJob job) {
   auto& s = shared_memory<kTiles, kGroup>();
@@ -463,6 +475,8 @@ DS4_KERNEL void DS4_BOUNDS(kThreads, 1) attend(AttendJob job) {
   const StepRow row = job.step.rows[r];
   const Visible visible = visible_rows(job, row);
   const LayerState state = job.step.states[std::size_t{row.sequence} * job.step.layers + job.layer];
+  if (job.splits != 1 && blockIdx.x * kTile >= visible.total)
+    return write_empty_part(job, r, first_head, kTiles * 16);
   fetch_tile(job, row, r, visible, state, blockIdx.x * kTile, packed);
   load_query<kTiles>(job, row, r, first_head, s);
   float out[8 * kTiles][4] = {};
@@ -508,8 +522,10 @@ DS4_KERNEL void add_parts(AttendJob job) {
   const float sum = expf(job.sinks[head] - largest) + warp_sum(part_sum * keep);
   const std::uint32_t c = threadIdx.x * 8;
   float v[8] = {};
+  // Parts that see rows come first.
+  const auto parts = static_cast<std::uint32_t>(count_bits(ballot(part_sum > 0)));
 #pragma unroll 8
-  for (std::uint32_t p = 0; p < job.splits; ++p) {
+  for (std::uint32_t p = 0; p < parts; ++p) {
     const float weight = shuffle_from(keep, static_cast<int>(p));
     float x[8];
     load8(job.part_values + (first + std::size_t{p} * job.head_count) * kHeadDim, kHeadDim, c, x);

@@ -18,12 +18,12 @@ struct AttendJob {
   float epsilon = 0;                        // of that
   const std::byte* fresh_rows = nullptr;    // [rows, kRowBytes]
   const std::int32_t* selection = nullptr;  // [rows, top_k], for rows that see more than top_k
-  // One of the two; [rows, head_count, kHeadDim].  The rounded ones are the input of a tile
+  // At most one of the two; [rows, head_count, kHeadDim].  The rounded ones are the input of a tile
   // product.
   float* heads = nullptr;
   std::uint16_t* heads_rounded = nullptr;
-  // The heads again, as integers (integer_rows.h) [rows, groups] of group_heads heads; with more
-  // than 1 split, or null.
+  // The heads, or the heads again, as integers (integer_rows.h) [rows, groups] of group_heads
+  // heads; with more than 1 split, or null.
   std::byte* heads_integers = nullptr;
   std::uint32_t group_heads = 1;
   // Parts of a row's past that separate blocks take; 1: none, and the two below are unused.

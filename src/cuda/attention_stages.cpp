@@ -5,6 +5,7 @@
 #include "cuda/attend.h"
 #include "cuda/machine.h"
 #include "cuda/matvec.h"
+#include "cuda/rows_product.h"
 #include "cuda/streams.h"
 #include "cuda/tile_product.h"
 
@@ -61,6 +62,24 @@ void CudaMachine::project_from_rank(const DeviceLayer& w, const Parts& parts) {
   if (!parts.query && !parts.index_query) return;
   const std::uint32_t query_width = static_cast<std::uint32_t>(config_.heads_width());
   const std::uint32_t index_width = config_.index_head_count * kIndexDim;
+  if (by_rows_product(w.query_b, row_count()) &&
+      (!parts.index_query || is_quantised(w.index_query))) {
+    make_integers(stream_, row_count(), config_.query_rank, a_.query_rank, w.query_a_norm,
+                  config_.norm_epsilon, a_.rank_integers);
+    RowsProduct product{.w = w.query_b,
+                        .x = a_.rank_integers,
+                        .rows = row_count(),
+                        .parts = a_.part_products,
+                        .out = a_.query,
+                        .out_stride = query_width,
+                        .grid = weights_.grid};
+    if (parts.query) run_rows_product(stream_, device_, "query projection", product);
+    product.w = w.index_query;
+    product.out = a_.index_query;
+    product.out_stride = index_width;
+    if (parts.index_query) run_rows_product(stream_, device_, "index query projection", product);
+    return fetch_ahead({&w.output_a});
+  }
   if (few()) {
     MatvecJobs jobs;
     jobs.rows = row_count();
@@ -187,6 +206,7 @@ void CudaMachine::attend(LayerIndex index) {
       splits = std::min(kSplitsMax, (config_.window + config_.index_top_k + kAttendTileRows - 1) /
                                         kAttendTileRows);
   }
+  const bool by_product = by_rows_product(layer(index).output_a, row_count());
   attend_rows(stream_, device_,
               {.step = step_,
                .layer = index.value(),
@@ -200,9 +220,9 @@ void CudaMachine::attend(LayerIndex index) {
                .epsilon = config_.norm_epsilon,
                .fresh_rows = a_.fresh_rows,
                .selection = a_.selection,
-               .heads = few() ? a_.heads : nullptr,
-               .heads_rounded = few() ? nullptr : a_.heads_rounded,
-               .heads_integers = few() ? a_.heads_integers : nullptr,
+               .heads = few() && !by_product ? a_.heads : nullptr,
+               .heads_rounded = few() || by_product ? nullptr : a_.heads_rounded,
+               .heads_integers = few() || by_product ? a_.heads_integers : nullptr,
                .group_heads = config_.head_count / config_.output_group_count,
                .splits = splits,
                .part_values = a_.part_values,
@@ -219,6 +239,33 @@ void CudaMachine::project_out(LayerIndex index) {
   const std::uint32_t groups = config_.output_group_count;
   const std::uint32_t group_width = static_cast<std::uint32_t>(config_.heads_width()) / groups;
   const std::uint32_t low = groups * config_.output_rank;
+  if (by_rows_product(w.output_a, row_count())) {
+    const bool both = is_quantised(w.output_b);
+    run_rows_product(stream_, device_, "output projection, low",
+                     {.w = w.output_a,
+                      .x = a_.heads_integers,
+                      .rows = row_count(),
+                      .rows_per_group = config_.output_rank,
+                      .parts = a_.part_products,
+                      .out = both ? nullptr : a_.output_low,
+                      .out_stride = low,
+                      .out_integers = both ? a_.low_integers : nullptr,
+                      .grid = weights_.grid});
+    if (both) {
+      run_rows_product(stream_, device_, "output projection",
+                       {.w = w.output_b,
+                        .x = a_.low_integers,
+                        .rows = row_count(),
+                        .parts = a_.part_products,
+                        .out = a_.output,
+                        .out_stride = config_.width,
+                        .grid = weights_.grid});
+    } else {
+      multiply("output projection", w.output_b, a_.output_low, low, a_.output, config_.width,
+               row_count());
+    }
+    return fetch_ahead({&w.shared_gate, &w.shared_up, &w.shared_down});
+  }
   if (few()) {
     MatvecJobs jobs;
     jobs.rows = row_count();

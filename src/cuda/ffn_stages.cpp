@@ -7,6 +7,7 @@
 #include "cuda/grouped_experts.h"
 #include "cuda/machine.h"
 #include "cuda/matvec.h"
+#include "cuda/rows_product.h"
 #include "cuda/streams.h"
 #include "cuda/tile_product.h"
 
@@ -228,10 +229,19 @@ void CudaMachine::make_logits(const DeviceHead& head, std::span<const std::uint3
                                  .mix = nullptr,
                                  .reduced = a_.reduced,
                                  .normed = a_.head_normed,
-                                 .integers = rows <= kMatvecRowsMax ? a_.integers : nullptr,
+                                 .integers = rows <= kIntegerRowsMax ? a_.integers : nullptr,
                                  .hc_epsilon = config_.hc_epsilon,
                                  .norm_epsilon = config_.norm_epsilon,
                                  .sinkhorn_iterations = 0});
+  if (by_rows_product(weights_.output, rows))
+    return run_rows_product(stream_, device_, "output head",
+                            {.w = weights_.output,
+                             .x = a_.integers,
+                             .rows = rows,
+                             .parts = a_.part_products,
+                             .out = a_.logits,
+                             .out_stride = config_.vocab_size,
+                             .grid = weights_.grid});
   multiply("output head", weights_.output, a_.head_normed, config_.width, a_.logits,
            config_.vocab_size, rows, rows <= kMatvecRowsMax ? a_.integers : nullptr);
 }

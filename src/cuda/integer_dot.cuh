@@ -195,6 +195,19 @@ DS4_DEVICE void copy_row(const IntegerRows& to, std::uint32_t r, const IntegerRo
     copy_async_4(to.scales + r * to.blocks + i, from.scales + i);
 }
 
+// Parts that the sum over the columns of a matrix of many rows is made of: part p has blocks p,
+// p + parts, ... of 256 columns; enough for two loads of each to be under way.
+constexpr std::uint32_t column_parts(std::uint32_t columns) {
+  const std::uint32_t blocks = (columns + 255) / 256;
+  return blocks >= 16 ? 8 : blocks >= 8 ? 4 : blocks >= 4 ? 2 : 1;
+}
+// Their sum: neighbours first, so that neighbours may be added where they are made.
+template <class PartOf>
+DS4_DEVICE float sum_parts(std::uint32_t parts, const PartOf& part_of) {
+  const auto part = [&](std::uint32_t p) { return p < parts ? part_of(p) : 0.0F; };
+  return ((part(0) + part(1)) + (part(2) + part(3))) + ((part(4) + part(5)) + (part(6) + part(7)));
+}
+
 // The units of a lane for one block of 256 columns of its two weight rows.
 template <class C>
 struct WeightBlock {

@@ -9,6 +9,7 @@
 #include "backend/rope.h"
 #include "base/error.h"
 #include "cuda/matvec.h"
+#include "cuda/rows_product.h"
 #include "cuda/tile_product.h"
 
 namespace ds4::cuda {
@@ -123,6 +124,10 @@ CudaMachine::~CudaMachine() = default;
 
 bool CudaMachine::few() const {
   return row_count() <= kMatvecRowsMax;
+}
+
+bool CudaMachine::by_rows_product(const Matrix& w, std::size_t rows) {
+  return rows > 1 && rows <= kIntegerRowsMax && is_quantised(w);
 }
 
 const DeviceLayer& CudaMachine::layer(LayerIndex index) const {

@@ -24,11 +24,12 @@ struct MatvecJobs;
 // head() and state transfers wait.  Everything that changes from step to step lies in device
 // memory, so a pass over few rows is recorded once per shape and replayed.
 //
-// Few rows (kMatvecRowsMax) go through matrix-vector kernels that sum in f32 in a fixed order, so a
-// row's result does not depend on the others.  More rows go through tensor-core tiles with f16
-// inputs: their results do not depend on the other rows either, but differ from the former by
-// rounding.  Experts and narrow matrices take the first way up to kIntegerRowsMax.  The stages
-// stand in machine.cpp, attention_stages.cpp and ffn_stages.cpp. Confined to one thread.
+// A row goes through matrix-vector kernels; up to kIntegerRowsMax rows through kernels that read a
+// weight once for all of them and add in the same order, so a row's result does not depend on the
+// others.  More rows go through tensor-core tiles with f16 inputs: their results do not depend on
+// the other rows either, but differ from the former by rounding.  Plain matrices of many outputs
+// take the matrix-vector kernels up to kMatvecRowsMax, and then tiles.  The stages stand in
+// machine.cpp, attention_stages.cpp and ffn_stages.cpp. Confined to one thread.
 class CudaMachine final : public Machine {
  public:
   CudaMachine(const ModelConfig& config, const Weights& weights, const CudaOptions& options);
@@ -89,6 +90,8 @@ class CudaMachine final : public Machine {
 
   std::uint32_t row_count() const { return step_.count; }
   bool few() const;
+  // Whether a product of `rows` rows is run_rows_product()'s.
+  static bool by_rows_product(const Matrix& w, std::size_t rows);
   const DeviceLayer& layer(LayerIndex index) const;
   const float* frequencies(LayerIndex index) const;
   bool selects(LayerIndex index) const;

@@ -13,9 +13,10 @@
 // Plain matrices (F32, F16, BF16), which keep f32's accuracy: x stays f32 in shared memory, four
 // rows at a time; a warp holds 4 weight rows and a lane 8 columns of them.
 //
-// Partial sums meet in shared memory and are added in warp order, so results do not depend on the
-// other rows.  Memory: each weight byte is read once (plain: once per 4 rows); x once a block, from
-// the second-level cache.  Shared: quantised rows * columns * 2 bytes, plain 4 rows * columns * 5.
+// Partial sums meet in shared memory and are added in an order of their own, so results do not
+// depend on the other rows.  Memory: each weight byte is read once (plain: once per 4 rows); x once
+// a block, from the second-level cache.  Shared: quantised rows * columns * 2 bytes, plain 4 rows *
+// columns * 5.
 #include <algorithm>
 
 #include "cuda/codecs.cuh"
@@ -38,11 +39,9 @@ constexpr bool is_plain(const Matrix& m) {
   return m.scales_bytes == 0;
 }
 
-// Warps that share a set of weight rows: enough columns each for two loads in flight.
+// Warps that share a set of weight rows.
 constexpr std::uint32_t split_of(const Matrix& m) {
-  const std::uint32_t runs =
-      is_plain(m) ? (m.columns / kPlainUnit + 31) / 32 : (m.columns + 255) / 256;
-  return runs >= 16 ? 8 : runs >= 8 ? 4 : runs >= 4 ? 2 : 1;
+  return column_parts(m.columns);
 }
 
 // Weight rows of one pass of a block.
@@ -106,10 +105,11 @@ DS4_DEVICE void run_quantised(const MatvecJob& job,
       const std::uint32_t r = i / (sets * kTileRows);
       const std::uint32_t out_row = (share.first_pass + pass) * sets * kTileRows + o;
       if (out_row >= m.rows) continue;
-      float total = 0;
-      for (std::uint32_t s = 0; s < split; ++s)
-        total += partial[((o / kTileRows * split + s) * kTileRows + o % kTileRows) * kInputs + r];
-      job.out[std::size_t{share.first_row + r} * job.out_stride + out_row] = total;
+      const auto part_of = [&](std::uint32_t s) {
+        return partial[((o / kTileRows * split + s) * kTileRows + o % kTileRows) * kInputs + r];
+      };
+      job.out[std::size_t{share.first_row + r} * job.out_stride + out_row] =
+          sum_parts(split, part_of);
     }
     block_sync();
   };
