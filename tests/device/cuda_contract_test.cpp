@@ -24,11 +24,11 @@ constexpr double kModelTolerance = 5e-2;
   if (cuda::card_count() == 0) GTEST_SKIP() << "no CUDA device on this machine"
 
 // Both machines on the same rows, every layer from the CPU's streams.
-void compare_layers(ElementType type,
+void compare_layers(const test::MatrixTypes& types,
                     std::uint32_t row_count,
                     std::uint32_t chunk,
                     const convert::ModelShape& shape = test::device_shape()) {
-  test::RandomModel model(shape, type);
+  test::RandomModel model(shape, types);
   const ModelConfig& config = model.config();
   cpu::CpuMachine expected(config, model.weights(), {.thread_count = 2, .rows_max = 256});
   cuda::CudaMachine found(config, model.weights(),
@@ -56,7 +56,7 @@ void compare_layers(ElementType type,
       expected.read_streams(Rows(a.data(), {rows.size(), width}));
       found.read_streams(Rows(b.data(), {rows.size(), width}));
       EXPECT_LT(test::distance(a, b).relative_rms, kLayerTolerance)
-          << element_type_info(type).name << ", layer " << l << ", rows " << from << " to "
+          << element_type_info(types.gate_up).name << ", layer " << l << ", rows " << from << " to "
           << from + rows.size();
     }
   }
@@ -87,6 +87,56 @@ INSTANTIATE_TEST_SUITE_P(Types,
                          [](const auto& format) {
                            return std::string(element_type_info(format.param).name);
                          });
+
+// Experts of the combinations that have kernels of their own.
+class CudaExperts : public testing::TestWithParam<test::MatrixTypes> {};
+
+convert::ModelShape experts_shape() {
+  convert::ModelShape shape = convert::with_layers(test::device_shape(), 2);
+  shape.expert_width = 768;  // an odd number of blocks of columns
+  return shape;
+}
+
+TEST_P(CudaExperts, EveryLayerBySomeRows) {
+  SKIP_WITHOUT_CARD();
+  compare_layers(GetParam(), 33, 11, experts_shape());
+}
+
+// To the bit, however many rows share the weights.
+TEST_P(CudaExperts, RowsOfAStepAreThoseOfEachAlone) {
+  SKIP_WITHOUT_CARD();
+  constexpr std::uint32_t kRows = 32;
+  CudaPair pair(experts_shape(), GetParam());
+  Executor& executor = *pair.cuda;
+  const auto tokens = test::random_tokens(pair.model.config(), kRows, 8);
+  const std::size_t vocab = pair.model.config().vocab_size;
+  std::vector<float> alone;
+  for (const TokenId token : tokens) {
+    const SequenceId sequence = executor.open_sequence(128);
+    test::append(alone, test::run_rows(executor, {{token, Position{0}, sequence}}));
+    executor.close_sequence(sequence);
+  }
+  for (const std::uint32_t count : {2U, 7U, 9U, 32U}) {
+    std::vector<BatchRow> rows;
+    for (std::uint32_t r = 0; r < count; ++r)
+      rows.push_back({tokens[r], Position{0}, executor.open_sequence(128)});
+    const std::vector<float> together = test::run_rows(executor, rows);
+    for (std::uint32_t r = 0; r < count; ++r) {
+      EXPECT_TRUE(std::equal(&together[r * vocab], &together[r * vocab] + vocab, &alone[r * vocab]))
+          << "row " << r << " of " << count;
+      executor.close_sequence(rows[r].sequence);
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Types,
+    CudaExperts,
+    testing::Values(
+        test::MatrixTypes(ElementType::kQ8_0, ElementType::kIQ2XXS, ElementType::kQ2K),
+        test::MatrixTypes(ElementType::kQ8_0, ElementType::kQ4K, ElementType::kQ4K),
+        test::MatrixTypes(ElementType::kQ8_0, ElementType::kMXFP4, ElementType::kMXFP4)),
+    [](const auto& types) { return std::string(element_type_info(types.param.gate_up).name); });
 
 TEST(CudaContract, EveryLayerAtLengthsWhereTheIndexerChooses) {
   SKIP_WITHOUT_CARD();

@@ -28,8 +28,8 @@ inline convert::ModelShape device_shape() {
 // One random model on both backends.
 class CudaPair {
  public:
-  CudaPair(const convert::ModelShape& shape, ElementType type, std::uint32_t rows_max = 256)
-      : model(shape, type),
+  CudaPair(const convert::ModelShape& shape, const MatrixTypes& types, std::uint32_t rows_max = 256)
+      : model(shape, types),
         cpu(cpu::make_cpu_executor(
             model.config(), model.weights(), {.thread_count = 2, .rows_max = rows_max})),
         cuda(cuda::make_cuda_executor(model.config(),

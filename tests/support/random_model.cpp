@@ -19,7 +19,7 @@ namespace {
 using convert::PlannedTensor;
 using convert::TensorClass;
 
-ElementType type_of(const PlannedTensor& tensor, ElementType matrix_type) {
+ElementType type_of(const PlannedTensor& tensor, const MatrixTypes& types) {
   switch (tensor.tensor_class) {
     case TensorClass::kVector:
       return ElementType::kF32;
@@ -27,8 +27,13 @@ ElementType type_of(const PlannedTensor& tensor, ElementType matrix_type) {
       return ElementType::kI32;
     case TensorClass::kDense:
       return ElementType::kF32;
+    case TensorClass::kRoutedGate:
+    case TensorClass::kRoutedUp:
+      return types.gate_up;
+    case TensorClass::kRoutedDown:
+      return types.down;
     default:
-      return matrix_type;
+      return types.all;
   }
 }
 
@@ -110,7 +115,7 @@ convert::ModelShape small_shape() {
 
 void write_random_model(const std::filesystem::path& path,
                         const convert::ModelShape& shape,
-                        ElementType type,
+                        const MatrixTypes& types,
                         std::uint64_t seed) {
   gguf::Writer writer(path);
   convert::write_shape_metadata(writer, shape, shape.mtp_layer_count > 0);
@@ -121,17 +126,19 @@ void write_random_model(const std::filesystem::path& path,
   }
   std::vector<std::size_t> indices;
   for (const PlannedTensor& tensor : plan)
-    indices.push_back(writer.add_tensor(tensor.name, type_of(tensor, type), tensor.shape));
+    indices.push_back(writer.add_tensor(tensor.name, type_of(tensor, types), tensor.shape));
   writer.begin_data();
   std::mt19937_64 random(seed);
   for (std::size_t i = 0; i < plan.size(); ++i)
-    write_tensor(writer, indices[i], plan[i], type_of(plan[i], type), shape.expert_count, random);
+    write_tensor(writer, indices[i], plan[i], type_of(plan[i], types), shape.expert_count, random);
   writer.commit();
 }
 
-RandomModel::RandomModel(const convert::ModelShape& shape, ElementType type, std::uint64_t seed) {
+RandomModel::RandomModel(const convert::ModelShape& shape,
+                         const MatrixTypes& types,
+                         std::uint64_t seed) {
   const auto path = temporary_path();
-  write_random_model(path, shape, type, seed);
+  write_random_model(path, shape, types, seed);
   file_ = std::make_unique<gguf::Reader>(path);
   std::filesystem::remove(path);
   config_ = read_config(*file_, {});

@@ -16,18 +16,33 @@ namespace ds4::test {
 // the file.
 convert::ModelShape small_shape();
 
-// Writes a model of that shape with random weights, matrices in `type` (vectors stay f32).  The
-// same seed gives the same bytes.
+// The types of a random model's matrices; vectors, mixers and the router stay f32.
+struct MatrixTypes {
+  // All of one type.
+  MatrixTypes(ElementType type)
+      : all(type),
+        gate_up(type),
+        down(type) {}  // NOLINT(google-explicit-constructor): short for the common case
+  MatrixTypes(ElementType others, ElementType routed_gate_up, ElementType routed_down)
+      : all(others),
+        gate_up(routed_gate_up),
+        down(routed_down) {}
+
+  ElementType all;            // but for the routed experts'
+  ElementType gate_up, down;  // of those
+};
+
+// Writes a model of that shape with random weights.  The same seed gives the same bytes.
 void write_random_model(const std::filesystem::path& path,
                         const convert::ModelShape& shape,
-                        ElementType type,
+                        const MatrixTypes& types,
                         std::uint64_t seed);
 
 // A random model in a temporary file, loaded.  The file is removed at once: the mapping keeps it.
 class RandomModel {
  public:
   explicit RandomModel(const convert::ModelShape& shape,
-                       ElementType type = ElementType::kF32,
+                       const MatrixTypes& types = ElementType::kF32,
                        std::uint64_t seed = 1);
   const ModelConfig& config() const { return config_; }
   const Weights& weights() const { return weights_; }
