@@ -37,13 +37,17 @@ struct Codec;
 // IQ2_XXS's codebook as a lane sees it: magnitudes as selectors of bytes, four bits a number: 0, 1,
 // 2 for 8, 25, 43, to which 4 is added for the negative ones.
 inline constexpr int kGridRows = 256;
+inline constexpr std::uint32_t kGridMagnitudes = 0x002B1908U;
 struct Codebook {
   const std::byte* rows;
   std::uint32_t row_bytes;
-  std::uint32_t own;  // where the lane's copy is in a row
+  std::uint32_t own;       // where the lane's copy is in a row
+  std::uint32_t positive;  // the magnitudes as bytes 0, 1 and 2
 
-  DS4_DEVICE std::uint32_t at(std::uint32_t row) const {
-    return *reinterpret_cast<const std::uint32_t*>(rows + multiply_add(row, row_bytes, own));
+  // The row that byte `index` of `indices` names.
+  DS4_DEVICE std::uint32_t at(std::uint32_t indices, int index) const {
+    return *reinterpret_cast<const std::uint32_t*>(
+        rows + dot_bytes(indices, row_bytes << (8 * index), own));
   }
 };
 
@@ -53,7 +57,9 @@ struct CodebookMemory {
   std::uint32_t rows[kGridRows][kCopies];
 
   DS4_DEVICE Codebook view() const {
-    return {reinterpret_cast<const std::byte*>(rows), sizeof rows[0], threadIdx.x % kCopies * 4};
+    static_assert(sizeof rows[0] <= 128);
+    return {reinterpret_cast<const std::byte*>(rows), sizeof rows[0], threadIdx.x % kCopies * 4,
+            kept_constant(kGridMagnitudes)};
   }
 };
 
@@ -213,7 +219,7 @@ struct Codec<ElementType::kIQ2XXS>
   static constexpr bool kBlockScale = false, kCodeScale = true, kHasMins = false;
   struct Unit {
     Words4 q;
-    std::uint32_t even, odd;  // after finish(): 2 * scale + 1 of segments 0, 2, 4, 6 and 1, 3, 5, 7
+    std::uint32_t even, odd;  // after finish(): the scales of segments 0, 2, 4, 6 and 1, 3, 5, 7
     std::uint16_t d;
   };
   static DS4_DEVICE Unit load(const std::byte* codes,
@@ -233,38 +239,36 @@ struct Codec<ElementType::kIQ2XXS>
     return (u.q.z >> 28) | (u.q.w >> 28 << 4);
   }
   static DS4_DEVICE void complete(Unit& u, std::uint32_t all_scales) {
-    u.even = ((all_scales << 1) & 0x1E1E1E1EU) | 0x01010101U;
-    u.odd = ((all_scales >> 3) & 0x1E1E1E1EU) | 0x01010101U;
+    u.even = all_scales & 0x0F0F0F0FU;
+    u.odd = (all_scales >> 4) & 0x0F0F0F0FU;
     u.q.z = all_signs(u.q.z);
     u.q.w = all_signs(u.q.w);
   }
   // The segment's eight selectors.
   static DS4_DEVICE std::uint32_t selectors(const Unit& u, int s, const Codebook* book) {
-    const std::uint32_t row = pick_bytes(s < 4 ? u.q.x : u.q.y, 0, 0x4440U | (s & 3));
     const std::uint32_t signs = s < 4 ? u.q.z : u.q.w;
     // Bit s % 4 of every nibble to bit 2.
     const int shift = 2 - (s & 3);
     const std::uint32_t turned = shift < 0 ? signs >> 1 : signs << shift;
-    return book->at(row) | (turned & 0x44444444U);
+    return book->at(s < 4 ? u.q.x : u.q.y, s & 3) | (turned & 0x44444444U);
   }
   static DS4_DEVICE void integers(const Unit& u,
                                   int s,
                                   const Codebook* book,
                                   std::uint32_t (&w)[2]) {
     const std::uint32_t four = selectors(u, s, book);
-    w[0] = pick_bytes(kPositive, kNegative, four);
-    w[1] = pick_bytes(kPositive, kNegative, four >> 16);
+    w[0] = pick_bytes(book->positive, kNegative, four);
+    w[1] = pick_bytes(book->positive, kNegative, four >> 16);
   }
   static DS4_DEVICE float scale(const Unit& u, int s) {
     return block_factor(u) * static_cast<float>(scale_code(u, s));
   }
   static DS4_DEVICE float block_factor(const Unit& u) { return half_to_float(u.d) * 0.125F; }
   static DS4_DEVICE std::uint32_t scale_code(const Unit& u, int s) {
-    return pick_bytes(s % 2 == 0 ? u.even : u.odd, 0, 0x4440U | (s / 2 & 3));
+    return dot_bytes(s % 2 == 0 ? u.even : u.odd, 2U << (s / 2 * 8), 1);
   }
 
  private:
-  static constexpr std::uint32_t kPositive = 0x002B1908U;
   static constexpr std::uint32_t kNegative = 0x00D5E7F8U;
 
   static DS4_DEVICE std::uint32_t all_signs(std::uint32_t stored) {
@@ -398,7 +402,7 @@ struct Codec<ElementType::kQ2K> : QuantisedCodec<Codec<ElementType::kQ2K>, Eleme
 
  private:
   static DS4_DEVICE std::uint32_t byte_of(const Words2& bytes, int s) {
-    return pick_bytes(s < 4 ? bytes.x : bytes.y, 0, 0x4440U | (s & 3));
+    return dot_bytes(s < 4 ? bytes.x : bytes.y, 1U << ((s & 3) * 8), 0);
   }
 };
 

@@ -353,7 +353,8 @@ Kernel gate_up_of() {
 }
 Kernel gate_up_kernel(const ExpertsJob& job) {
   constexpr ElementType kShared = ElementType::kQ8_0;
-  if (job.shared_gate.type == kShared && job.shared_up.type == kShared) {
+  if (job.shared_gate.type == kShared && job.shared_up.type == kShared &&
+      job.gate.scales_bytes % 4 == 0) {
     if (job.gate.type == ElementType::kIQ2XXS) return gate_up_of<ElementType::kIQ2XXS>();
     if (job.gate.type == ElementType::kQ4K) return gate_up_of<ElementType::kQ4K>();
     if (job.gate.type == ElementType::kMXFP4) return gate_up_of<ElementType::kMXFP4>();
@@ -368,7 +369,7 @@ Kernel down_of() {
 }
 template <std::uint32_t kDownParts>
 Kernel down_kernel(const ExpertsJob& job) {
-  if (job.shared_down.type == ElementType::kQ8_0) {
+  if (job.shared_down.type == ElementType::kQ8_0 && job.down.scales_bytes % 4 == 0) {
     if (job.down.type == ElementType::kQ2K) return down_of<ElementType::kQ2K, kDownParts>();
     if (job.down.type == ElementType::kQ4K) return down_of<ElementType::kQ4K, kDownParts>();
     if (job.down.type == ElementType::kMXFP4) return down_of<ElementType::kMXFP4, kDownParts>();

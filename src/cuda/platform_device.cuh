@@ -57,11 +57,17 @@ DS4_DEVICE std::uint32_t pick_bytes(std::uint32_t a, std::uint32_t b, std::uint3
   return bytes;
 }
 
-// a * b + c as one instruction, which the compiler would break up to share parts of addresses.
-DS4_DEVICE std::uint32_t multiply_add(std::uint32_t a, std::uint32_t b, std::uint32_t c) {
-  std::uint32_t sum;
-  asm("mad.lo.u32 %0, %1, %2, %3;" : "=r"(sum) : "r"(a), "r"(b), "r"(c));
-  return sum;
+// Sum of the products of a's and b's unsigned bytes, plus c.  With one byte of b not zero it takes
+// a byte out of a, multiplies and adds at once, where the units for bits are the busier ones.
+DS4_DEVICE std::uint32_t dot_bytes(std::uint32_t a, std::uint32_t b, std::uint32_t c) {
+  return __dp4a(a, b, c);
+}
+
+// A constant that stays in a register, which the compiler would make anew for every use.
+DS4_DEVICE std::uint32_t kept_constant(std::uint32_t value) {
+  std::uint32_t kept;
+  asm volatile("mov.u32 %0, %1;" : "=r"(kept) : "r"(value));
+  return kept;
 }
 
 // Accurate at any angle: full range reduction, never the approximate instructions.

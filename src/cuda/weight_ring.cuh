@@ -10,8 +10,8 @@ namespace ds4::cuda {
 // A unit's place in a slot of a warp's 32 units:
 //
 //   kBytes     of a slot
-//   fetch()    asks for the lane's unit; arguments as of Codec::load()
-//   take()     the unit once it is there
+//   fetch()    asks for the lane's unit; arguments as of Codec::load(), rows of scales aligned to 4
+//   take()     unit `unit` of a row, once it is there
 template <ElementType type>
 struct UnitSlot;
 
@@ -29,12 +29,12 @@ DS4_DEVICE Codes codes(const std::byte* slot) {
 DS4_DEVICE std::uint32_t value(const std::byte* word) {
   return *reinterpret_cast<const std::uint32_t*>(word);
 }
-// Two bytes travel in the word that they lie in.
-DS4_DEVICE const std::byte* word_around(const std::byte* half) {
-  return half - reinterpret_cast<std::uintptr_t>(half) % 4;
+// Half `index` of a row of them travels in the word that it lies in, the row being aligned.
+DS4_DEVICE const std::byte* word_of_half(const std::byte* row, std::uint32_t index) {
+  return row + index / 2 * 4;
 }
-DS4_DEVICE std::uint16_t half_of(std::uint32_t word, const std::byte* half) {
-  return static_cast<std::uint16_t>(word >> (reinterpret_cast<std::uintptr_t>(half) % 4 * 8));
+DS4_DEVICE std::uint16_t half_of(std::uint32_t word, std::uint32_t index) {
+  return static_cast<std::uint16_t>(word >> (index % 2 * 16));
 }
 
 }  // namespace slots
@@ -51,7 +51,7 @@ struct UnitSlot<ElementType::kQ8_0> {
     copy_async(slot + threadIdx.x % 32 * 16, codes + std::size_t{unit} * 16, true);
     copy_async_4(slots::word<16>(slot, 0), scales + unit / 4 * 4);
   }
-  static DS4_DEVICE C::Unit take(std::byte* slot, const std::byte*, std::uint32_t, std::uint32_t) {
+  static DS4_DEVICE C::Unit take(std::byte* slot, std::uint32_t) {
     return {slots::codes<Words4>(slot), slots::value(slots::word<16>(slot, 0))};
   }
 };
@@ -66,14 +66,11 @@ struct UnitSlot<ElementType::kIQ2XXS> {
                                std::uint32_t,
                                std::uint32_t unit) {
     copy_async(slot + threadIdx.x % 32 * 16, codes + std::size_t{unit} * 16, true);
-    copy_async_4(slots::word<16>(slot, 0), slots::word_around(scales + unit / 4 * 2));
+    copy_async_4(slots::word<16>(slot, 0), slots::word_of_half(scales, unit / 4));
   }
-  static DS4_DEVICE C::Unit take(std::byte* slot,
-                                 const std::byte* scales,
-                                 std::uint32_t,
-                                 std::uint32_t unit) {
+  static DS4_DEVICE C::Unit take(std::byte* slot, std::uint32_t unit) {
     return {slots::codes<Words4>(slot), 0, 0,
-            slots::half_of(slots::value(slots::word<16>(slot, 0)), scales + unit / 4 * 2)};
+            slots::half_of(slots::value(slots::word<16>(slot, 0)), unit / 4)};
   }
 };
 
@@ -87,14 +84,11 @@ struct UnitSlot<ElementType::kMXFP4> {
                                std::uint32_t,
                                std::uint32_t unit) {
     copy_async_8(slot + threadIdx.x % 32 * 8, codes + std::size_t{unit} * 8);
-    copy_async_4(slots::word<8>(slot, 0), slots::word_around(scales + unit / 4 * 2));
+    copy_async_4(slots::word<8>(slot, 0), slots::word_of_half(scales, unit / 4));
   }
-  static DS4_DEVICE C::Unit take(std::byte* slot,
-                                 const std::byte* scales,
-                                 std::uint32_t,
-                                 std::uint32_t unit) {
+  static DS4_DEVICE C::Unit take(std::byte* slot, std::uint32_t unit) {
     return {slots::codes<Words2>(slot),
-            slots::half_of(slots::value(slots::word<8>(slot, 0)), scales + unit / 4 * 2)};
+            slots::half_of(slots::value(slots::word<8>(slot, 0)), unit / 4)};
   }
 };
 
@@ -111,10 +105,7 @@ struct UnitSlot<ElementType::kQ4K> {
     copy_async(slot + threadIdx.x % 32 * 16, codes + std::size_t{unit} * 16, true);
     copy_async_4(slots::word<16>(slot, 0), scales + unit / 8 * 16 + unit % 4 * 4);
   }
-  static DS4_DEVICE C::Unit take(std::byte* slot,
-                                 const std::byte*,
-                                 std::uint32_t,
-                                 std::uint32_t unit) {
+  static DS4_DEVICE C::Unit take(std::byte* slot, std::uint32_t unit) {
     const auto* headers = reinterpret_cast<const Words4*>(slot + std::size_t{32} * 16);
     return {slots::codes<Words4>(slot), headers[threadIdx.x % 32 / 4], unit / 4 % 2 * 4};
   }
@@ -135,7 +126,7 @@ struct UnitSlot<ElementType::kQ2K> {
     copy_async_4(slots::word<16>(slot, 1), own + 4);
     copy_async_4(slots::word<16>(slot, 2), scales + (columns / 256 * 4 + unit / 4) * 4);
   }
-  static DS4_DEVICE C::Unit take(std::byte* slot, const std::byte*, std::uint32_t, std::uint32_t) {
+  static DS4_DEVICE C::Unit take(std::byte* slot, std::uint32_t) {
     return {slots::codes<Words4>(slot),
             {slots::value(slots::word<16>(slot, 0)), slots::value(slots::word<16>(slot, 1))},
             {0, 0},
@@ -252,7 +243,7 @@ DS4_DEVICE void walk_ring(std::byte* ring,
         const std::byte* scales = now.scales[i / 2] + i % 2 * scale_step;
         auto& unit = i % 2 == 0 ? w[i / 2].low[u] : w[i / 2].high[u];
         if constexpr (kRinged) {
-          unit = UnitSlot<C::kType>::take(slot, scales, columns, unit_of(block, u));
+          unit = UnitSlot<C::kType>::take(slot, unit_of(block, u));
           slot += UnitSlot<C::kType>::kBytes;
         } else {
           unit = C::load(codes, scales, columns, unit_of(block, u));

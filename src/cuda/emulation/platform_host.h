@@ -102,8 +102,13 @@ inline std::uint32_t pick_bytes(std::uint32_t a, std::uint32_t b, std::uint32_t 
   }
   return result;
 }
-inline std::uint32_t multiply_add(std::uint32_t a, std::uint32_t b, std::uint32_t c) {
-  return a * b + c;
+inline std::uint32_t dot_bytes(std::uint32_t a, std::uint32_t b, std::uint32_t c) {
+  for (unsigned i = 0; i < 32; i += 8)
+    c += (a >> i & 255) * (b >> i & 255);
+  return c;
+}
+inline std::uint32_t kept_constant(std::uint32_t value) {
+  return value;
 }
 inline void sine_cosine(float angle, float* sine, float* cosine) {
   *sine = std::sin(angle);
