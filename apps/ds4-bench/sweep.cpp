@@ -31,6 +31,7 @@ void write_file(const std::filesystem::path& path, std::string_view text) {
 
 std::vector<double> rates(const std::vector<double>& seconds, double tokens) {
   std::vector<double> out;
+  out.reserve(seconds.size());
   for (const double s : seconds)
     out.push_back(tokens / s);
   return out;

@@ -153,7 +153,7 @@ int run(int argc, char** argv, const Terminal& notes) {
 }  // namespace ds4::app
 
 int main(int argc, char** argv) {
-  using namespace ds4::app;
-  return run_fenced("ds4-server", ds4::ErrorCode::kBusy,
-                    [&] { return run(argc, argv, Terminal::standard_error()); });
+  return ds4::app::run_fenced("ds4-server", ds4::ErrorCode::kBusy, [&] {
+    return ds4::app::run(argc, argv, ds4::app::Terminal::standard_error());
+  });
 }

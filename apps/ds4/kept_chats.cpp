@@ -1,13 +1,13 @@
 #include "kept_chats.h"
 
 #include <algorithm>
-#include <cstdlib>
 #include <utility>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "common/environment.h"
 #include "kvstore/engine_state.h"
 
 namespace ds4::app {
@@ -66,9 +66,9 @@ KeptChats::KeptChats(std::filesystem::path directory, LogSink log)
       log_(std::move(log)) {}
 
 std::filesystem::path KeptChats::default_directory() {
-  const char* const state = std::getenv("XDG_STATE_HOME");
+  const char* const state = environment("XDG_STATE_HOME");
   if (state != nullptr && *state == '/') return std::filesystem::path(state) / "ds4/kv";
-  const char* const home = std::getenv("HOME");
+  const char* const home = environment("HOME");
   if (home == nullptr || *home == '\0')
     throw Error(ErrorCode::kNotFound, "neither XDG_STATE_HOME nor HOME says where to keep chats");
   return std::filesystem::path(home) / ".local/state/ds4/kv";

@@ -54,6 +54,7 @@ grammar::DfaPtr other_name(const std::vector<std::string>& names) {
                        kOtherNameBytesMax),
        grammar::text("\"")}));
   std::vector<std::string> taken;
+  taken.reserve(names.size());
   for (const std::string& name : names)
     taken.push_back(escape_attribute(name) + "\"");
   return grammar::difference(*any, *grammar::dfa_of_texts(taken));

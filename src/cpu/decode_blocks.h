@@ -174,7 +174,7 @@ struct DecodeIq2 {
       std::memcpy(&indices, &block.qs[4 * g], 4);
       std::memcpy(&packed, &block.qs[4 * g + 2], 4);
       out.scales[g] = d * static_cast<float>(2 * (packed >> 28) + 1);
-      for (unsigned k = 0; k < 4; ++k) {
+      for (std::size_t k = 0; k < 4; ++k) {
         const std::uint64_t magnitudes = t.rows[(indices >> (8 * k)) & 255];
         const std::uint64_t negate = t.signs[(packed >> (7 * k)) & 127];
         // Bytewise negation without carries: magnitudes are at most 43 and never 0.

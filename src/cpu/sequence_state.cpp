@@ -34,7 +34,7 @@ std::uint32_t layer_total(const ModelConfig& config, bool has_mtp) {
   return config.layer_count + (has_mtp ? 1 : 0);
 }
 
-constexpr std::size_t kStreamRows = 2 * kRewindMax;
+constexpr std::size_t kStreamRows = std::size_t{2} * kRewindMax;
 
 }  // namespace
 
@@ -48,12 +48,12 @@ SequenceState::SequenceState(const StateLayout& layout,
     const auto store = [&](StatePart part, std::size_t rows) {
       return rows == 0 ? RowStore() : RowStore(layout.row_bytes(part, layer), rows);
     };
-    layers_.push_back(
-        {.window = store(StatePart::kWindow, capacity.window),
-         .compressed = store(StatePart::kCompressed, capacity.compressed),
-         .index_keys = store(StatePart::kIndexKeys, capacity.index_keys),
-         .frontier = store(StatePart::kFrontier, capacity.frontier),
-         .index_frontier = store(StatePart::kIndexFrontier, capacity.index_frontier)});
+    LayerState& state = layers_.emplace_back();
+    state.window = store(StatePart::kWindow, capacity.window);
+    state.compressed = store(StatePart::kCompressed, capacity.compressed);
+    state.index_keys = store(StatePart::kIndexKeys, capacity.index_keys);
+    state.frontier = store(StatePart::kFrontier, capacity.frontier);
+    state.index_frontier = store(StatePart::kIndexFrontier, capacity.index_frontier);
   }
   if (has_mtp) streams_ = RowStore(config.streams_width() * sizeof(float), kStreamRows);
 }

@@ -157,8 +157,8 @@ struct I32x16 {
 inline void interleave_block(const std::int8_t* codes, std::size_t stride, std::int16_t* out) {
   for (std::size_t o = 0; o < 16; ++o) {
     for (std::size_t i = 0; i < 16; ++i) {
-      out[i / 2 * 32 + 2 * o + i % 2] = codes[o * stride + 2 * i];
-      out[(8 + i / 2) * 32 + 2 * o + i % 2] = codes[o * stride + 2 * i + 1];
+      out[i / 2 * 32 + 2 * o + i % 2] = std::int16_t{codes[o * stride + 2 * i]};
+      out[(8 + i / 2) * 32 + 2 * o + i % 2] = std::int16_t{codes[o * stride + 2 * i + 1]};
     }
   }
 }

@@ -31,7 +31,7 @@ void Activations::visit(const ModelConfig& c, std::uint32_t rows_max, bool has_m
   rows_of(head_normed, c.width);
   place(integers, kIntegerRowsMax * integer_rows_bytes(1, c.width));
   place(heads_integers,
-        kIntegerRowsMax * c.output_group_count * integer_rows_bytes(1, group_width));
+        std::size_t{kIntegerRowsMax} * c.output_group_count * integer_rows_bytes(1, group_width));
   place(rank_integers, kIntegerRowsMax * integer_rows_bytes(1, c.query_rank));
   place(low_integers, kIntegerRowsMax * integer_rows_bytes(1, static_cast<std::uint32_t>(low)));
   const auto parts_of = [&](std::size_t outputs, std::size_t columns) {

@@ -41,6 +41,8 @@ class DeviceBuffer {
   DeviceBuffer() = default;
   // Throws Error(kOutOfMemory) with `what` and the bytes asked for.
   DeviceBuffer(std::size_t bytes, const char* what);
+  DeviceBuffer(const DeviceBuffer&) = delete;
+  DeviceBuffer& operator=(const DeviceBuffer&) = delete;
   DeviceBuffer(DeviceBuffer&& other) noexcept
       : data_(std::exchange(other.data_, nullptr)),
         bytes_(std::exchange(other.bytes_, 0)) {}
@@ -68,6 +70,8 @@ class PinnedBuffer {
  public:
   PinnedBuffer() = default;
   explicit PinnedBuffer(std::size_t bytes);
+  PinnedBuffer(const PinnedBuffer&) = delete;
+  PinnedBuffer& operator=(const PinnedBuffer&) = delete;
   PinnedBuffer(PinnedBuffer&& other) noexcept
       : data_(std::exchange(other.data_, nullptr)),
         bytes_(std::exchange(other.bytes_, 0)) {}
@@ -91,6 +95,8 @@ class Recording {
  public:
   Recording() = default;
   Recording(CUgraphExec_st* graph, const LaunchTrail& trail) : graph_(graph), trail_(trail) {}
+  Recording(const Recording&) = delete;
+  Recording& operator=(const Recording&) = delete;
   Recording(Recording&& other) noexcept
       : graph_(std::exchange(other.graph_, nullptr)),
         trail_(other.trail_) {}
@@ -99,7 +105,7 @@ class Recording {
     std::swap(trail_, other.trail_);
     return *this;
   }
-  ~Recording();
+  ~Recording();  // NOLINT(performance-trivially-destructible): trivial in the emulation alone
   CUgraphExec_st* get() const { return graph_; }
   const LaunchTrail& trail() const { return trail_; }
 
@@ -167,7 +173,7 @@ class Mark {
   Mark();
   Mark(const Mark&) = delete;
   Mark& operator=(const Mark&) = delete;
-  ~Mark();
+  ~Mark();  // NOLINT(performance-trivially-destructible): trivial in the emulation alone
   void set(Stream& stream);
   void wait();
   // What `stream` is given from now on waits for the mark.

@@ -83,11 +83,11 @@ void check_session_files(StoreContext& context, VerifyReport& report) {
     try {
       const SessionRead read = read_session(file.path(), context.cipher_or_null());
       report.bytes_checked += read.sound_bytes;
-      if (read.sound_bytes < read.file_bytes)
+      if (read.sound_bytes < read.file_bytes) {
         report.problems.push_back(
-            fmt::format("{}: {} bytes at its end are not sound; what was "
-                        "saved before them is",
+            fmt::format("{}: {} bytes at its end are not sound; what was saved before them is",
                         file.path().string(), read.file_bytes - read.sound_bytes));
+      }
     } catch (const Error& error) {
       if (context.key_missing && error.code() == ErrorCode::kInvalidArgument) continue;
       report.problems.push_back(fmt::format("{}: {}", file.path().string(), error.what()));

@@ -103,11 +103,12 @@ void check_key(StoreContext& context) {
   if (!context.cipher)
     throw Error(ErrorCode::kInvalidArgument,
                 fmt::format("the kv directory {} is encrypted; give its key file", directory));
-  if (*stored == "0")
+  if (*stored == "0") {
     throw Error(ErrorCode::kInvalidArgument,
                 fmt::format("the kv directory {} is not encrypted; use another directory with a "
                             "key file, or purge this one",
                             directory));
+  }
   throw Error(ErrorCode::kInvalidArgument,
               fmt::format("the kv directory {} is encrypted with another key", directory));
 }

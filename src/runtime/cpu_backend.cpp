@@ -35,7 +35,7 @@ std::uint32_t rows_of_batch(const OpenOptions& options, std::uint32_t standard) 
 }
 
 const BackendFactory& cpu_backend() {
-  static const BackendFactory factory{
+  static const BackendFactory kFactory{
       .name = "cpu",
       .usable = [] { return true; },
       .available_bytes = available_memory,
@@ -53,7 +53,7 @@ const BackendFactory& cpu_backend() {
           },
       .report = [](const OpenOptions& options) { return report_cpu(options.thread_count); },
       .state = cpu_state};
-  return factory;
+  return kFactory;
 }
 
 }  // namespace ds4

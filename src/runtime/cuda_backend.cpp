@@ -22,7 +22,7 @@ constexpr std::uint64_t kReserveBytes = std::uint64_t{512} << 20;
 }  // namespace
 
 const BackendFactory* cuda_backend() {
-  static const BackendFactory factory{
+  static const BackendFactory kFactory{
       .name = "cuda",
       .usable = [] { return cuda::card_count() > 0; },
       .available_bytes = cuda::free_device_bytes,
@@ -43,7 +43,7 @@ const BackendFactory* cuda_backend() {
           },
       .report = [](const OpenOptions&) { return cuda::report_card(); },
       .state = cuda::card_state};
-  return &factory;
+  return &kFactory;
 }
 
 }  // namespace ds4

@@ -246,7 +246,7 @@ void HttpServer::start() {
 }
 
 HttpServer::~HttpServer() {
-  stop_accepting();
+  impl_->shared->stopping = true;
   impl_->io.stop();
   impl_->threads.clear();
 }

@@ -19,7 +19,7 @@ struct HttpOptions {
   std::uint16_t port = 8000;   // 0: one that is free
   std::uint32_t thread_count = 2;
   std::size_t connections_max = 2048;
-  std::size_t header_bytes_max = 64 * 1024;
+  std::size_t header_bytes_max = std::size_t{64} << 10;
   std::size_t body_bytes_max = std::size_t{64} << 20;
   std::size_t all_bodies_bytes_max = std::size_t{512} << 20;  // of all connections together
   std::chrono::milliseconds idle_timeout{120000};             // between requests

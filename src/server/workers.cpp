@@ -10,16 +10,17 @@ namespace ds4::server {
 Workers::Workers(std::size_t thread_count, std::size_t queue_max, LogSink its_log)
     : queue_(queue_max),
       log_(std::move(its_log)) {
-  for (std::size_t i = 0; i < thread_count; ++i) {
-    threads_.emplace_back([this](const std::stop_token& stop) {
-      while (const auto task = queue_.pop(stop)) {
-        try {
-          if (!stop.stop_requested()) (*task)();
-        } catch (const std::exception& error) {
-          log(log_, LogLevel::kError, fmt::format("a request failed: {}", error.what()));
-        }
-      }
-    });
+  for (std::size_t i = 0; i < thread_count; ++i)
+    threads_.emplace_back([this](const std::stop_token& stop) { work(stop); });
+}
+
+void Workers::work(const std::stop_token& stop) {
+  while (const auto task = queue_.pop(stop)) {
+    try {
+      if (!stop.stop_requested()) (*task)();
+    } catch (const std::exception& error) {
+      log(log_, LogLevel::kError, fmt::format("a request failed: {}", error.what()));
+    }
   }
 }
 

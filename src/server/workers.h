@@ -25,6 +25,8 @@ class Workers {
   void stop();
 
  private:
+  void work(const std::stop_token& stop);
+
   BoundedQueue<std::function<void()>> queue_;
   const LogSink log_;
   std::vector<std::jthread> threads_;

@@ -10,21 +10,28 @@ namespace ds4::cuda {
 
 namespace {
 
-std::uint64_t launches_to_failure = 0;  // 0: none will fail
-bool failed = false;
-std::uint64_t memory_left = UINT64_MAX;
+struct Faults {
+  std::uint64_t launches_to_failure = 0;  // 0: none will fail
+  bool failed = false;
+  std::uint64_t memory_left = UINT64_MAX;
+};
+
+Faults& faults() {
+  static Faults instance;
+  return instance;
+}
 
 }  // namespace
 
 namespace emulation {
 
 void fail_after(std::uint64_t launches) {
-  launches_to_failure = launches;
-  failed = false;
+  faults().launches_to_failure = launches;
+  faults().failed = false;
 }
 
 void limit_memory(std::uint64_t bytes) {
-  memory_left = bytes;
+  faults().memory_left = bytes;
 }
 
 }  // namespace emulation
@@ -38,14 +45,15 @@ int device_count() {
 DeviceInfo open_device() {
   return {.name = "emulated on the host",
           .multiprocessors = 4,
-          .shared_bytes_max = 227 * 1024,
+          .shared_bytes_max = std::size_t{227} * 1024,
           .memory_bytes = std::uint64_t{1} << 34,
-          .free_bytes = std::min(std::uint64_t{1} << 34, memory_left),
+          .free_bytes = std::min(std::uint64_t{1} << 34, faults().memory_left),
           .programmatic_launch = false};
 }
 
 DeviceBuffer::DeviceBuffer(std::size_t bytes, const char* what) : bytes_(bytes) {
   if (bytes == 0) return;
+  std::uint64_t& memory_left = faults().memory_left;
   if (bytes > memory_left) {
     throw Error(ErrorCode::kOutOfMemory,
                 fmt::format("no device memory for {}: {} bytes asked for, {} free", what, bytes,
@@ -74,14 +82,15 @@ Stream::Stream(bool programmatic, const std::string&) : programmatic_(programmat
 Stream::~Stream() = default;
 
 void Stream::check_work(int, const char* what) const {
-  if (failed)
+  if (faults().failed)
     throw Error(ErrorCode::kDevice, device_failure_text(what, "an injected fault", trail_));
 }
 
 void Stream::after_launch(int code, const char* stage) {
   check_work(code, stage);
   trail_.add(stage);
-  failed = failed || (launches_to_failure != 0 && --launches_to_failure == 0);
+  Faults& f = faults();
+  f.failed = f.failed || (f.launches_to_failure != 0 && --f.launches_to_failure == 0);
 }
 
 void Stream::upload(void* device, const void* host, std::size_t bytes) {

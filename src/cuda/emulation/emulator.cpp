@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "cuda/emulation/platform_host.h"
 
+// NOLINTNEXTLINE(*-avoid-non-const-global-variables): as CUDA has them
 ds4::cuda::emulation::Index3 threadIdx, blockIdx, blockDim, gridDim;
 
 namespace ds4::cuda {
@@ -15,8 +16,8 @@ namespace emulation {
 
 namespace {
 
-constexpr std::size_t kStackBytes = 128 * 1024;
-constexpr std::size_t kSharedBytes = 256 * 1024;
+constexpr std::size_t kStackBytes = std::size_t{128} * 1024;
+constexpr std::size_t kSharedBytes = std::size_t{256} * 1024;
 constexpr std::size_t kLaneBytes = 32;
 
 enum class Wait { kNothing, kBlock, kWarp, kDone };
@@ -62,6 +63,7 @@ void yield_as(Wait wait) {
 void fiber_main() {
   for (;;) {
     Machine& m = machine();
+    DS4_CHECK(m.body != nullptr);
     m.body(m.context);
     yield_as(Wait::kDone);
   }
@@ -137,13 +139,15 @@ void run_grid(const LaunchShape& shape, void (*body)(const void* context), const
   m.context = context;
   blockDim = {shape.threads, 1, 1};
   gridDim = {shape.grid_x, shape.grid_y, shape.grid_z};
-  for (blockIdx.z = 0; blockIdx.z < shape.grid_z; ++blockIdx.z)
-    for (blockIdx.y = 0; blockIdx.y < shape.grid_y; ++blockIdx.y)
+  for (blockIdx.z = 0; blockIdx.z < shape.grid_z; ++blockIdx.z) {
+    for (blockIdx.y = 0; blockIdx.y < shape.grid_y; ++blockIdx.y) {
       for (blockIdx.x = 0; blockIdx.x < shape.grid_x; ++blockIdx.x) {
         // Shared memory starts undefined: a pattern makes reliance on zeros visible.
         std::memset(block_shared(), 0xFF, shape.shared_bytes);
         run_block();
       }
+    }
+  }
 }
 
 void block_barrier() {
@@ -176,13 +180,13 @@ namespace {
 
 // f32 of every f16, since a tile product converts some of them 64 times.
 const float* half_table() {
-  static const std::vector<float> table = [] {
+  static const std::vector<float> kTable = [] {
     std::vector<float> values(65536);
     for (std::uint32_t i = 0; i < values.size(); ++i)
       values[i] = f16_to_f32(static_cast<std::uint16_t>(i));
     return values;
   }();
-  return table.data();
+  return kTable.data();
 }
 
 }  // namespace

@@ -27,6 +27,9 @@ struct Index3 {
 
 }  // namespace ds4::cuda::emulation
 
+// CUDA's own names, set for the thread that runs.
+// NOLINTNEXTLINE(readability-identifier-naming,*-avoid-non-const-global-variables): as CUDA has
+// them
 extern ds4::cuda::emulation::Index3 threadIdx, blockIdx, blockDim, gridDim;
 
 namespace ds4::cuda {
@@ -61,7 +64,7 @@ std::uint32_t lane();
 template <class T>
 T lane_value(const std::byte* all, std::uint32_t lane_index) {
   T value;
-  std::memcpy(&value, all + lane_index * 32, sizeof value);
+  std::memcpy(&value, all + std::size_t{lane_index} * 32, sizeof value);
   return value;
 }
 
