@@ -2,7 +2,7 @@
 #include <string>
 #include <string_view>
 
-namespace CLI {  // NOLINT(readability-identifier-naming)
+namespace CLI {  // NOLINT(readability-identifier-naming): the library's own name
 class App;
 class ParseError;
 }  // namespace CLI

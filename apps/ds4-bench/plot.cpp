@@ -105,11 +105,13 @@ std::string Panel::axes(std::string_view name) const {
                              (kTop + kBottom) / 2);
   }
   const double step = tick_step(highest_);
-  for (double value = 0; value <= ceiling() + step / 2; value += step) {
+  const auto steps = static_cast<int>(std::lround(ceiling() / step));
+  for (int i = 0; i <= steps; ++i) {
+    const double value = i * step;
     out += fmt::format(
         "<line x1=\"{0}\" x2=\"{1}\" y1=\"{2:.1f}\" y2=\"{2:.1f}\" class=\"{3}\"/>"
         "<text x=\"{4}\" y=\"{5:.1f}\" class=\"tick\" text-anchor=\"end\">{6:g}</text>\n",
-        left_, left_ + kPanelWidth, y(value), value == 0 ? "axis" : "grid", left_ - 8, y(value) + 4,
+        left_, left_ + kPanelWidth, y(value), i == 0 ? "axis" : "grid", left_ - 8, y(value) + 4,
         value);
   }
   return out + context_labels();

@@ -44,6 +44,7 @@ std::vector<CpuList> memory_nodes(const std::filesystem::path& directory) {
   }
   std::sort(found.begin(), found.end());
   std::vector<CpuList> nodes;
+  nodes.reserve(found.size());
   for (auto& [number, cpus] : found)
     nodes.push_back(std::move(cpus));
   return nodes;

@@ -35,6 +35,7 @@ void fill_vector(const PlannedTensor& tensor,
   } else if (name.ends_with("_base.weight")) {
     // Gates in near 1 / streams, gates out near 1, streams that mostly keep to themselves.
     const std::size_t streams = shape.stream_count;
+    DS4_CHECK(streams > 0);
     for (std::size_t i = 0; i < values.size(); ++i) {
       if (i < streams) {
         values[i] = -std::log(static_cast<float>(streams) - 0.99F);

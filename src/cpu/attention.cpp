@@ -173,7 +173,7 @@ void CpuMachine::score_index_keys(LayerIndex index,
     for (std::size_t c = 0; c < key_count; ++c)
       load_key(keys.row(static_cast<std::uint32_t>(first + c)),
                std::span(unpacked).subspan(c * dim, dim));
-    for (std::size_t i = 0; i < count; ++i)
+    for (std::size_t i = 0; i < count; ++i) {
       kernels_.score_keys({.queries = row(a_.index_query, first_row + i, heads * dim).data(),
                            .weights = row(a_.index_weights, first_row + i, heads).data(),
                            .head_count = heads,
@@ -181,6 +181,7 @@ void CpuMachine::score_index_keys(LayerIndex index,
                            .keys = unpacked.data(),
                            .key_count = key_count,
                            .scores = index_scores_.data() + i * index_rows_max_ + first});
+    }
   });
 }
 

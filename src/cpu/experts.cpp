@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <span>
 
 #include "base/error.h"
 #include "cpu/machine.h"
@@ -17,6 +18,28 @@ constexpr float kWeightSumFloor = 0x1p-14F;
 float router_score(float logit) {
   if (logit > 20.0F) return std::sqrt(logit);
   return std::sqrt(logit < -20.0F ? std::exp(logit) : std::log1p(std::exp(logit)));
+}
+
+// The experts with the largest biased scores, best first; of equal ones the lower.  An empty `bias`
+// is none.
+void select_by_score(std::span<const float> scores,
+                     std::span<const float> bias,
+                     std::span<std::int32_t> ids) {
+  for (std::size_t k = 0; k < ids.size(); ++k) {
+    const auto taken = ids.first(k);
+    std::int32_t best = -1;
+    float best_score = -std::numeric_limits<float>::infinity();
+    for (std::size_t e = 0; e < scores.size(); ++e) {
+      const auto id = static_cast<std::int32_t>(e);
+      const float score = scores[e] + (bias.empty() ? 0.0F : bias[e]);
+      const bool is_taken = std::find(taken.begin(), taken.end(), id) != taken.end();
+      if (!is_taken && (best < 0 || score > best_score)) {
+        best = id;
+        best_score = score;
+      }
+    }
+    ids[k] = best;
+  }
 }
 
 }  // namespace
@@ -40,21 +63,7 @@ void CpuMachine::choose_experts(const LayerWeights& w, const LayerPlan& plan, st
   } else {
     const std::span<const float> bias =
         w.router_bias.present() ? vector_values(w.router_bias) : std::span<const float>{};
-    for (std::size_t k = 0; k < ids.size(); ++k) {
-      std::int32_t best = -1;
-      float best_score = -std::numeric_limits<float>::infinity();
-      for (std::size_t e = 0; e < scores.size(); ++e) {
-        const auto id = static_cast<std::int32_t>(e);
-        const float score = scores[e] + (bias.empty() ? 0.0F : bias[e]);
-        const bool taken = std::find(ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(k),
-                                     id) != ids.begin() + static_cast<std::ptrdiff_t>(k);
-        if (!taken && (best < 0 || score > best_score)) {
-          best = id;
-          best_score = score;
-        }
-      }
-      ids[k] = best;
-    }
+    select_by_score(scores, bias, ids);
   }
   float sum = 0;
   for (const std::int32_t id : ids)

@@ -186,7 +186,7 @@ void CpuMachine::head(HeadKind kind, std::span<const std::uint32_t> row_indices,
   auto& in = input_pointers_[0];
   auto& out = output_pointers_[0];
   for (std::size_t i = 0; i < row_indices.size(); ++i) {
-    in[i] = a_.normed.data() + row_indices[i] * config_.width;
+    in[i] = a_.normed.data() + std::size_t{row_indices[i]} * config_.width;
     out[i] = logits[i].data();
   }
   const MatmulJob job{.weight = &weights_.output,

@@ -98,6 +98,28 @@ bool types_meet(std::string_view a, std::string_view b) {
   return a == b || (is_number(a) && is_number(b));
 }
 
+// No types are any type.
+bool any_types_meet(const std::vector<std::string>& a, const std::vector<std::string>& b) {
+  if (a.empty() || b.empty()) return true;
+  return std::any_of(a.begin(), a.end(), [&](const std::string& one) {
+    return std::any_of(b.begin(), b.end(),
+                       [&](const std::string& two) { return types_meet(one, two); });
+  });
+}
+
+// The values that a schema lists; null when it lists none.
+Json constants_of(const Json& schema) {
+  if (schema.contains("const")) return Json::array({schema.at("const")});
+  return schema.contains("enum") && schema.at("enum").is_array() ? schema.at("enum")
+                                                                 : Json(nullptr);
+}
+
+bool requires_member(const Json& schema, const std::string& name) {
+  if (!schema.contains("required") || !schema.at("required").is_array()) return false;
+  const Json& names = schema.at("required");
+  return std::find(names.begin(), names.end(), Json(name)) != names.end();
+}
+
 }  // namespace
 
 SchemaRules::SchemaRules(Grammar& grammar,
@@ -153,8 +175,8 @@ NodeId SchemaRules::parameter(const Json& schema,
 NodeId SchemaRules::any_value() {
   if (any_value_ != Node::kNone) return any_value_;
   // Every grammar shares these terminals, and with them what is remembered of them.
-  static const DfaPtr string = json_string(false);
-  static const DfaPtr number = dfa_of(json_number({}));
+  static const DfaPtr kString = json_string(false);
+  static const DfaPtr kNumber = dfa_of(json_number({}));
   any_value_ = grammar_.add_open();
   const NodeId comma = text_node(",");
   const NodeId items =
@@ -164,20 +186,20 @@ NodeId SchemaRules::any_value() {
        grammar_.add_choice({text_node("]"), grammar_.add_sequence({space_, any_value_, items,
                                                                    space_, text_node("]")})})});
   grammar_.set_nests(array);
-  grammar_.define(any_value_,
-                  grammar_.add_choice({grammar_.add_terminal(string), grammar_.add_terminal(number),
-                                       text_node("true"), text_node("false"), text_node("null"),
-                                       array, any_object()}));
+  grammar_.define(any_value_, grammar_.add_choice({grammar_.add_terminal(kString),
+                                                   grammar_.add_terminal(kNumber),
+                                                   text_node("true"), text_node("false"),
+                                                   text_node("null"), array, any_object()}));
   return any_value_;
 }
 
 NodeId SchemaRules::any_object() {
   if (any_object_ != Node::kNone) return any_object_;
-  static const DfaPtr string = json_string(false);
+  static const DfaPtr kString = json_string(false);
   any_object_ = grammar_.add_open();
   grammar_.set_nests(any_object_);
   const NodeId member = grammar_.add_sequence(
-      {grammar_.add_terminal(string), text_node(":"), dfa_node(optional(text(" "))), any_value()});
+      {grammar_.add_terminal(kString), text_node(":"), dfa_node(optional(text(" "))), any_value()});
   const NodeId more =
       grammar_.add_repeat(grammar_.add_sequence({text_node(","), space_, member}), 0, kUnbounded);
   grammar_.define(
@@ -285,6 +307,7 @@ std::vector<std::string> SchemaRules::types_of(const Json& schema, const std::st
 NodeId SchemaRules::compile_typed(const Json& schema, const std::string& path) {
   std::vector<NodeId> parts;
   const std::vector<std::string> types = types_of(schema, path);
+  parts.reserve(types.size());
   for (const std::string& type : types)
     parts.push_back(compile_type(type, schema, path));
   if (!parts.empty()) return grammar_.add_choice(std::move(parts));
@@ -377,14 +400,15 @@ NodeId SchemaRules::alternatives(const Json& schema,
     return compile_typed(Json::object(), path);
   }
   if (keyword == "oneOf" && policy_ == SchemaPolicy::kStrict) {
-    for (std::size_t i = 0; i < list.size(); ++i)
-      for (std::size_t j = i + 1; j < list.size(); ++j)
-        if (!are_disjoint(list[i], list[j], place, 0))
-          not_understood(place,
-                         fmt::format("schemas {} and {} of \"oneOf\" may both match, which is "
-                                     "not supported: use \"anyOf\", or give them a constant "
-                                     "that tells them apart",
-                                     i, j));
+    for (std::size_t i = 0; i < list.size(); ++i) {
+      for (std::size_t j = i + 1; j < list.size(); ++j) {
+        if (are_disjoint(list[i], list[j], place, 0)) continue;
+        not_understood(place, fmt::format("schemas {} and {} of \"oneOf\" may both match, which is "
+                                          "not supported: use \"anyOf\", or give them a constant "
+                                          "that tells them apart",
+                                          i, j));
+      }
+    }
   }
   std::vector<NodeId> parts;
   std::size_t index = 0;
@@ -405,13 +429,8 @@ bool SchemaRules::are_disjoint(const Json& a,
       return are_disjoint(resolve(from->at("$ref").get<std::string>(), path), *other, path,
                           depth + 1);
   }
-  const auto constants = [](const Json& schema) {
-    if (schema.contains("const")) return Json::array({schema.at("const")});
-    return schema.contains("enum") && schema.at("enum").is_array() ? schema.at("enum")
-                                                                   : Json(nullptr);
-  };
-  const Json of_a = constants(a);
-  const Json of_b = constants(b);
+  const Json of_a = constants_of(a);
+  const Json of_b = constants_of(b);
   if (of_a.is_array() && of_b.is_array()) {
     return std::none_of(of_a.begin(), of_a.end(), [&](const Json& value) {
       return std::find(of_b.begin(), of_b.end(), value) != of_b.end();
@@ -419,20 +438,11 @@ bool SchemaRules::are_disjoint(const Json& a,
   }
   const std::vector<std::string> types_a = types_of(a, path);
   const std::vector<std::string> types_b = types_of(b, path);
-  bool meet = types_a.empty() || types_b.empty();
-  for (const std::string& one : types_a)
-    for (const std::string& two : types_b)
-      meet = meet || types_meet(one, two);
-  if (!meet) return true;
+  if (!any_types_meet(types_a, types_b)) return true;
   if (types_a != std::vector<std::string>{"object"} || types_b != types_a) return false;
-  const auto requires_it = [](const Json& schema, const std::string& name) {
-    if (!schema.contains("required") || !schema.at("required").is_array()) return false;
-    const Json& names = schema.at("required");
-    return std::find(names.begin(), names.end(), Json(name)) != names.end();
-  };
   if (!a.contains("properties") || !b.contains("properties")) return false;
   for (const auto& [name, schema] : a.at("properties").items()) {
-    if (requires_it(a, name) && requires_it(b, name) && b.at("properties").contains(name) &&
+    if (requires_member(a, name) && requires_member(b, name) && b.at("properties").contains(name) &&
         are_disjoint(schema, b.at("properties").at(name), path, depth + 1))
       return true;
   }
@@ -440,9 +450,9 @@ bool SchemaRules::are_disjoint(const Json& a,
 }
 
 NodeId SchemaRules::json_member(std::string_view name, NodeId value) {
-  static const DfaPtr colon_space = dfa_of(optional(text(" ")));
+  static const DfaPtr kColonSpace = dfa_of(optional(text(" ")));
   return grammar_.add_sequence(
-      {text_node(quoted(name) + ":"), grammar_.add_terminal(colon_space), value});
+      {text_node(quoted(name) + ":"), grammar_.add_terminal(kColonSpace), value});
 }
 
 // --- whole answers ---

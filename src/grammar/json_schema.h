@@ -2,6 +2,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -72,6 +73,9 @@ class SchemaRules {
   NodeId reference(const Json& schema, const std::string& path);
   NodeId literals(const std::vector<Json>& values, const Json& schema, const std::string& path);
   NodeId alternatives(const Json& schema, std::string_view keyword, const std::string& path);
+  std::optional<Expression> pattern_of(const Json& schema,
+                                       const std::string& path,
+                                       Spelling spelling) const;
   NodeId string_value(const Json& schema, const std::string& path);
   NodeId number_value(const Json& schema, const std::string& path, bool whole);
   NodeId array_value(const Json& schema, const std::string& path);

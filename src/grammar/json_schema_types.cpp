@@ -74,12 +74,10 @@ auto at_path(const std::string& path, const Make& make) {
 
 }  // namespace
 
-NodeId SchemaRules::string_value(const Json& schema, const std::string& path) {
-  const auto least = count_of(schema, "minLength", path);
-  const auto most = count_of(schema, "maxLength", path);
-  check_order(least, most, path, "Length");
-  const bool counts = least.value_or(0) > 0 || most;
-  const Spelling spelling = spelling_ == nullptr ? Spelling::kJson : Spelling::kRaw;
+// What the schema's "pattern" or else its "format" asks of a text.
+std::optional<Expression> SchemaRules::pattern_of(const Json& schema,
+                                                  const std::string& path,
+                                                  Spelling spelling) const {
   std::optional<Expression> pattern;
   if (const auto place = schema.find("pattern"); place != schema.end()) {
     try {
@@ -99,14 +97,24 @@ NodeId SchemaRules::string_value(const Json& schema, const std::string& path) {
       pattern = parse_pattern(format->pattern, spelling);
     }
   }
+  return pattern;
+}
+
+NodeId SchemaRules::string_value(const Json& schema, const std::string& path) {
+  const auto least = count_of(schema, "minLength", path);
+  const auto most = count_of(schema, "maxLength", path);
+  check_order(least, most, path, "Length");
+  const bool counts = least.value_or(0) > 0 || most;
+  const Spelling spelling = spelling_ == nullptr ? Spelling::kJson : Spelling::kRaw;
+  std::optional<Expression> pattern = pattern_of(schema, path, spelling);
   const NodeId open = spelling_ == nullptr ? Node::kNone : text_node(spelling_->text_open);
   const auto with_open = [&](NodeId node) {
     return open == Node::kNone ? node : grammar_.add_sequence({open, node});
   };
   if (!pattern) {
-    static const DfaPtr plain = json_string(false);
-    static const DfaPtr counted = json_string(true);
-    const DfaPtr& dfa = spelling_ == nullptr ? (counts ? counted : plain)
+    static const DfaPtr kPlain = json_string(false);
+    static const DfaPtr kCounted = json_string(true);
+    const DfaPtr& dfa = spelling_ == nullptr ? (counts ? kCounted : kPlain)
                                              : (counts ? spelling_->counted_text : spelling_->text);
     return with_open(grammar_.add_terminal(dfa, least.value_or(0), most.value_or(kUnbounded)));
   }
@@ -154,9 +162,9 @@ NodeId SchemaRules::number_value(const Json& schema, const std::string& path, bo
     bounds.excludes_most = true;
   }
   if (!bounds.is_bounded()) {
-    static const DfaPtr any_integer = dfa_of(json_integer({}));
-    static const DfaPtr any_number = dfa_of(json_number({}));
-    return grammar_.add_terminal(whole ? any_integer : any_number);
+    static const DfaPtr kAnyInteger = dfa_of(json_integer({}));
+    static const DfaPtr kAnyNumber = dfa_of(json_number({}));
+    return grammar_.add_terminal(whole ? kAnyInteger : kAnyNumber);
   }
   return at_path(path,
                  [&] { return dfa_node(whole ? json_integer(bounds) : json_number(bounds)); });
@@ -213,6 +221,7 @@ NodeId SchemaRules::object_value(const Json& schema, const std::string& path) {
   std::optional<NodeId> extra;
   if (const Json* extras = extra_schema(schema)) {
     std::vector<std::string> names;
+    names.reserve(members.size());
     for (const ObjectMember& member : members)
       names.push_back(member.name);
     extra = grammar_.add_sequence({grammar_.add_terminal(json_key_other_than(names)),

@@ -171,6 +171,7 @@ DfaPtr json_string(bool counts) {
 
 DfaPtr json_key_other_than(const std::vector<std::string>& names) {
   std::vector<std::string> quoted;
+  quoted.reserve(names.size());
   for (const std::string& name : names)
     quoted.push_back("\"" + name + "\"");
   const DfaPtr taken = dfa_of_texts(quoted);

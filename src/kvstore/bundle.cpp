@@ -230,11 +230,12 @@ SessionInfo SessionStore::import_file(const std::filesystem::path& path,
   std::uint64_t total = 0;
   for (const std::uint64_t bytes : bundle.entry_bytes)
     total += bytes;
-  if (!context.make_room(total))
+  if (!context.make_room(total)) {
     throw Error(ErrorCode::kInvalidArgument,
                 fmt::format("the session takes {} bytes, which the budget of {} bytes has no room "
                             "for; raise the budget",
                             total, context.options.bytes_max));
+  }
   for (std::size_t i = 0; i < bundle.entry_offsets.size(); ++i) {
     const EntryReader entry(path, bundle.entry_offsets[i], bundle.entry_bytes[i], nullptr);
     require(!entry.header().encrypted, "an encrypted entry");

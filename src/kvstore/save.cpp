@@ -111,7 +111,7 @@ void Saver::add_piece(EntryKind kind, KeyChain& chain, std::uint64_t token_end) 
   piece.key = chain.key();
   const auto tokens = request_.tokens.subspan(piece.token_begin, token_end - piece.token_begin);
   piece.id = entry_id(kind, piece.parent, piece.key, tokens);
-  pieces_.push_back(std::move(piece));
+  pieces_.push_back(piece);
 }
 
 bool Saver::has_tail_only_arrays() const {

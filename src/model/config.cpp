@@ -43,7 +43,7 @@ class MetadataReader {
 
   // The key under which the file holds a value: ours unless it has another dialect's alone.
   std::string key(std::string_view leaf) const {
-    const std::string own = fmt::format("deepseek4.{}", leaf);
+    std::string own = fmt::format("deepseek4.{}", leaf);
     if (file_.contains(own)) return own;
     for (const KeyAlias& alias : kKeyAliases) {
       if (alias.leaf != leaf) continue;

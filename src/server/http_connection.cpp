@@ -21,11 +21,11 @@ using boost::system::error_code;
 
 namespace {
 
-constexpr std::size_t kReadBytes = 16 * 1024;
+constexpr std::size_t kReadBytes = std::size_t{16} << 10;
 // What the buffer holds beyond a head: the beginning of the body, or requests sent ahead.
-constexpr std::size_t kBufferedBytesMax = 64 * 1024;
+constexpr std::size_t kBufferedBytesMax = std::size_t{64} << 10;
 // A client that is behind has to take this much within the write timeout.
-constexpr std::size_t kTakenBytesMin = 64 * 1024;
+constexpr std::size_t kTakenBytesMin = std::size_t{64} << 10;
 // How long a client may take to read the last reply before the connection is cut.
 constexpr std::chrono::milliseconds kLingerTime{2000};
 // How often a client that has sent ahead is looked after.

@@ -35,6 +35,8 @@ class Connection final : public Exchange,
   explicit Connection(std::shared_ptr<HttpShared> shared,
                       boost::asio::ip::tcp::socket socket,
                       Args&... args);
+  Connection(const Connection&) = delete;
+  Connection& operator=(const Connection&) = delete;
   ~Connection() override;
 
   void start();

@@ -64,7 +64,7 @@ class BlockReader {
       refuse_field(where + ".type", fmt::format("content of type \"{}\" is not supported", type));
     }
   }
-  void add_text(std::string text) {
+  void add_text(const std::string& text) {
     if (message_.content && !message_.content->empty() && !text.empty())
       *message_.content += "\n\n";
     message_.content = message_.content.value_or("") + text;

@@ -155,7 +155,7 @@ class ResponsesWriter final : public Writer {
   enum class Open { kNone, kReasoning, kMessage };
 
   // Every event carries its number, as the field behind its type.
-  void event(const char* type, Json fields, std::string& out) {
+  void event(const char* type, const Json& fields, std::string& out) {
     Json json = {{"type", type}, {"sequence_number", sequence_++}};
     json.update(fields);
     out.append("event: ").append(type).append("\ndata: ").append(dump(json)).append("\n\n");
@@ -181,7 +181,7 @@ class ResponsesWriter final : public Writer {
   std::string new_id(const char* prefix) const {
     return fixed_ids_ ? prefix + std::to_string(items_.size()) : random_id(prefix, 12);
   }
-  Json item_fields(Json more) const {
+  Json item_fields(const Json& more) const {
     Json fields = {{"item_id", item_id_}, {"output_index", items_.size()}};
     fields.update(more);
     return fields;

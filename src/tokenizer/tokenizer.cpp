@@ -28,6 +28,7 @@ enum : std::uint8_t { kNotKnown, kSelfEncoding, kSplits };
 struct Tokenizer::Tables {
   explicit Tables(const Vocabulary& vocabulary);
   void add_tokens(const Vocabulary& vocabulary);
+  void index_tokens(const Vocabulary& vocabulary);
   void add_merges(const Vocabulary& vocabulary);
   std::string_view bytes_of(std::uint32_t id) const {
     return std::string_view(blob).substr(offsets[id], offsets[id + 1] - offsets[id]);
@@ -62,6 +63,7 @@ Tokenizer::Tables::Tables(const Vocabulary& vocabulary)
   for (std::size_t id = 0; id < kinds.size(); ++id)
     self_encoding[id] = kNotKnown;
   add_tokens(vocabulary);
+  index_tokens(vocabulary);
   add_merges(vocabulary);
 }
 
@@ -92,7 +94,10 @@ void Tokenizer::Tables::add_tokens(const Vocabulary& vocabulary) {
     }
   }
   offsets.push_back(static_cast<std::uint32_t>(blob.size()));
-  for (std::uint32_t id = 0; id < count; ++id) {
+}
+
+void Tokenizer::Tables::index_tokens(const Vocabulary& vocabulary) {
+  for (std::uint32_t id = 0; id < kinds.size(); ++id) {
     if (kinds[id] == TokenKind::kUnused) continue;
     const bool is_text = kinds[id] == TokenKind::kText;
     const std::string_view bytes = bytes_of(id);

@@ -28,8 +28,7 @@ struct Index3 {
 }  // namespace ds4::cuda::emulation
 
 // CUDA's own names, set for the thread that runs.
-// NOLINTNEXTLINE(readability-identifier-naming,*-avoid-non-const-global-variables): as CUDA has
-// them
+// NOLINTNEXTLINE(readability-identifier-naming,*-avoid-non-const-global-variables): CUDA's
 extern ds4::cuda::emulation::Index3 threadIdx, blockIdx, blockDim, gridDim;
 
 namespace ds4::cuda {
