@@ -18,12 +18,12 @@ bool CudaMachine::selects(LayerIndex index) const {
 
 // Products whose input is the normalised row.
 void CudaMachine::project_from_normed(const DeviceLayer& w, const Parts& parts) {
-  struct Product {
+  struct Projection {
     const Matrix* matrix;
     float* out;
     std::uint32_t out_stride;
   };
-  Product products[kMatvecJobsMax];
+  Projection products[kMatvecJobsMax];
   std::uint32_t count = 0;
   const auto add = [&](const Matrix& m, float* out, std::uint32_t out_stride) {
     products[count++] = {&m, out, out_stride};
@@ -66,18 +66,19 @@ void CudaMachine::project_from_rank(const DeviceLayer& w, const Parts& parts) {
       (!parts.index_query || is_quantised(w.index_query))) {
     make_integers(stream_, row_count(), config_.query_rank, a_.query_rank, w.query_a_norm,
                   config_.norm_epsilon, a_.rank_integers);
-    RowsProduct product{.w = w.query_b,
-                        .x = a_.rank_integers,
-                        .rows = row_count(),
-                        .parts = a_.part_products,
-                        .out = a_.query,
-                        .out_stride = query_width,
-                        .grid = weights_.grid};
-    if (parts.query) run_rows_product(stream_, device_, "query projection", product);
-    product.w = w.index_query;
-    product.out = a_.index_query;
-    product.out_stride = index_width;
-    if (parts.index_query) run_rows_product(stream_, device_, "index query projection", product);
+    const auto multiply_rank = [&](const char* stage, const Matrix& matrix, float* out,
+                                   std::uint32_t width) {
+      multiply(stage, {.w = matrix,
+                       .x = nullptr,
+                       .x_stride = 0,
+                       .integers = a_.rank_integers,
+                       .out = out,
+                       .out_stride = width,
+                       .rows = row_count()});
+    };
+    if (parts.query) multiply_rank("query projection", w.query_b, a_.query, query_width);
+    if (parts.index_query)
+      multiply_rank("index query projection", w.index_query, a_.index_query, index_width);
     return fetch_ahead({&w.output_a});
   }
   if (few()) {
@@ -239,44 +240,36 @@ void CudaMachine::project_out(LayerIndex index) {
   const std::uint32_t groups = config_.output_group_count;
   const std::uint32_t group_width = static_cast<std::uint32_t>(config_.heads_width()) / groups;
   const std::uint32_t low = groups * config_.output_rank;
-  if (by_rows_product(w.output_a, row_count())) {
-    const bool both = is_quantised(w.output_b);
-    run_rows_product(stream_, device_, "output projection, low",
-                     {.w = w.output_a,
-                      .x = a_.heads_integers,
-                      .rows = row_count(),
-                      .rows_per_group = config_.output_rank,
-                      .parts = a_.part_products,
-                      .out = both ? nullptr : a_.output_low,
-                      .out_stride = low,
-                      .out_integers = both ? a_.low_integers : nullptr,
-                      .grid = weights_.grid});
-    if (both) {
-      run_rows_product(stream_, device_, "output projection",
-                       {.w = w.output_b,
-                        .x = a_.low_integers,
+  const bool by_product = by_rows_product(w.output_a, row_count());
+  if (by_product || few()) {
+    if (by_product) {
+      run_rows_product(stream_, device_, "output projection, low",
+                       {.w = w.output_a,
+                        .x = a_.heads_integers,
                         .rows = row_count(),
+                        .rows_per_group = config_.output_rank,
                         .parts = a_.part_products,
-                        .out = a_.output,
-                        .out_stride = config_.width,
+                        .out = a_.output_low,
+                        .out_stride = low,
+                        .out_integers = a_.low_integers,
                         .grid = weights_.grid});
     } else {
-      multiply("output projection", w.output_b, a_.output_low, low, a_.output, config_.width,
-               row_count());
+      MatvecJobs jobs;
+      jobs.rows = row_count();
+      jobs.grid = weights_.grid;
+      MatvecJob& job = jobs.add(w.output_a, a_.heads, groups * group_width, a_.output_low, low);
+      job.rows_per_group = config_.output_rank;
+      job.group_columns = group_width;
+      job.integers = a_.heads_integers;
+      run_matvec(stream_, device_, "output projection, low", jobs);
     }
-    return fetch_ahead({&w.shared_gate, &w.shared_up, &w.shared_down});
-  }
-  if (few()) {
-    MatvecJobs jobs;
-    jobs.rows = row_count();
-    jobs.grid = weights_.grid;
-    MatvecJob& job = jobs.add(w.output_a, a_.heads, groups * group_width, a_.output_low, low);
-    job.rows_per_group = config_.output_rank;
-    job.group_columns = group_width;
-    job.integers = a_.heads_integers;
-    run_matvec(stream_, device_, "output projection, low", jobs);
-    multiply("output projection", w.output_b, a_.output_low, low, a_.output, config_.width,
-             row_count());
+    multiply("output projection", {.w = w.output_b,
+                                   .x = a_.output_low,
+                                   .x_stride = low,
+                                   .integers = by_product ? a_.low_integers : nullptr,
+                                   .out = a_.output,
+                                   .out_stride = config_.width,
+                                   .rows = row_count()});
     return fetch_ahead({&w.shared_gate, &w.shared_up, &w.shared_down});
   }
   run_tile_product(stream_, "output projection, low",

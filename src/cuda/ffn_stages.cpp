@@ -7,7 +7,6 @@
 #include "cuda/grouped_experts.h"
 #include "cuda/machine.h"
 #include "cuda/matvec.h"
-#include "cuda/rows_product.h"
 #include "cuda/streams.h"
 #include "cuda/tile_product.h"
 
@@ -85,8 +84,13 @@ void CudaMachine::steer(LayerIndex index, Sublayer sublayer) {
 
 void CudaMachine::route(LayerIndex index) {
   const DeviceLayer& w = layer(index);
-  multiply("router", w.router, a_.normed, config_.width, a_.router, config_.expert_count,
-           row_count(), row_count() <= kIntegerRowsMax ? a_.integers : nullptr);
+  multiply("router", {.w = w.router,
+                      .x = a_.normed,
+                      .x_stride = config_.width,
+                      .integers = row_count() <= kIntegerRowsMax ? a_.integers : nullptr,
+                      .out = a_.router,
+                      .out_stride = config_.expert_count,
+                      .rows = row_count()});
   route_rows(stream_, {.step = step_,
                        .expert_count = config_.expert_count,
                        .used = config_.experts_used,
@@ -233,17 +237,13 @@ void CudaMachine::make_logits(const DeviceHead& head, std::span<const std::uint3
                                  .hc_epsilon = config_.hc_epsilon,
                                  .norm_epsilon = config_.norm_epsilon,
                                  .sinkhorn_iterations = 0});
-  if (by_rows_product(weights_.output, rows))
-    return run_rows_product(stream_, device_, "output head",
-                            {.w = weights_.output,
-                             .x = a_.integers,
-                             .rows = rows,
-                             .parts = a_.part_products,
-                             .out = a_.logits,
-                             .out_stride = config_.vocab_size,
-                             .grid = weights_.grid});
-  multiply("output head", weights_.output, a_.head_normed, config_.width, a_.logits,
-           config_.vocab_size, rows, rows <= kMatvecRowsMax ? a_.integers : nullptr);
+  multiply("output head", {.w = weights_.output,
+                           .x = a_.head_normed,
+                           .x_stride = config_.width,
+                           .integers = rows <= kIntegerRowsMax ? a_.integers : nullptr,
+                           .out = a_.logits,
+                           .out_stride = config_.vocab_size,
+                           .rows = rows});
 }
 
 void CudaMachine::store_streams() {
@@ -291,10 +291,21 @@ void CudaMachine::combine_mtp() {
   normalize_rows(stream_, rows, width, a_.reduced, mtp.token_norm, config_.norm_epsilon, a_.normed);
   normalize_rows(stream_, rows * kStreams, width, a_.previous, mtp.stream_norm,
                  config_.norm_epsilon, a_.previous);
-  multiply("MTP token projection", mtp.token_projection, a_.normed, width, a_.reduced, width, rows);
+  multiply("MTP token projection", {.w = mtp.token_projection,
+                                    .x = a_.normed,
+                                    .x_stride = width,
+                                    .integers = nullptr,
+                                    .out = a_.reduced,
+                                    .out_stride = width,
+                                    .rows = rows});
   for (std::uint32_t s = 0; s < kStreams; ++s) {
-    multiply("MTP stream projection", mtp.stream_projection, a_.previous + std::size_t{s} * width,
-             kStreams * width, a_.streams + std::size_t{s} * width, kStreams * width, rows);
+    multiply("MTP stream projection", {.w = mtp.stream_projection,
+                                       .x = a_.previous + std::size_t{s} * width,
+                                       .x_stride = kStreams * width,
+                                       .integers = nullptr,
+                                       .out = a_.streams + std::size_t{s} * width,
+                                       .out_stride = kStreams * width,
+                                       .rows = rows});
   }
   add_to_streams(stream_, rows, width, a_.reduced, a_.streams);
 }

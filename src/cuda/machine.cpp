@@ -296,23 +296,26 @@ void CudaMachine::fetch_layer_ahead(LayerIndex index) {
                keys ? &keys->kv : &none, keys ? &keys->gate : &none, &w.query_b});
 }
 
-void CudaMachine::multiply(const char* stage,
-                           const Matrix& w,
-                           const float* x,
-                           std::uint32_t x_stride,
-                           float* out,
-                           std::uint32_t out_stride,
-                           std::uint32_t rows,
-                           std::byte* integers) {
-  if (rows <= kMatvecRowsMax || (rows <= kNarrowRowsMax && w.rows <= kNarrowOutputsMax)) {
+void CudaMachine::multiply(const char* stage, const Product& p) {
+  if (p.integers != nullptr && by_rows_product(p.w, p.rows)) {
+    return run_rows_product(stream_, device_, stage,
+                            {.w = p.w,
+                             .x = p.integers,
+                             .rows = p.rows,
+                             .parts = a_.part_products,
+                             .out = p.out,
+                             .out_stride = p.out_stride,
+                             .grid = weights_.grid});
+  }
+  if (p.rows <= kMatvecRowsMax || (p.rows <= kNarrowRowsMax && p.w.rows <= kNarrowOutputsMax)) {
     MatvecJobs jobs;
-    jobs.rows = rows;
+    jobs.rows = p.rows;
     jobs.grid = weights_.grid;
-    jobs.add(w, x, x_stride, out, out_stride).integers = integers;
+    jobs.add(p.w, p.x, p.x_stride, p.out, p.out_stride).integers = p.integers;
     return run_matvec(stream_, device_, stage, jobs);
   }
-  round_activations(stream_, x, x_stride, rows, w.columns, a_.rounded, a_.rounded_rest);
-  multiply_rounded(stage, w, w.columns, out, out_stride, rows);
+  round_activations(stream_, p.x, p.x_stride, p.rows, p.w.columns, a_.rounded, a_.rounded_rest);
+  multiply_rounded(stage, p.w, p.w.columns, p.out, p.out_stride, p.rows);
 }
 
 void CudaMachine::round(const float* x, std::uint32_t columns, std::uint32_t rows) {

@@ -33,6 +33,8 @@ struct MatvecJobs;
 class CudaMachine final : public Machine {
  public:
   CudaMachine(const ModelConfig& config, const Weights& weights, const CudaOptions& options);
+  CudaMachine(const CudaMachine&) = delete;
+  CudaMachine& operator=(const CudaMachine&) = delete;
   ~CudaMachine() override;
 
   const ExecutorInfo& info() const override { return info_; }
@@ -107,16 +109,17 @@ class CudaMachine final : public Machine {
   // Applies what expand_streams() put off.
   void settle_streams();
 
-  // out[r] = w * x[r] for `rows` rows; plain matrices keep f32's accuracy.  `integers` are the rows
-  // of x as a kernel before has left them, for few rows, or null.
-  void multiply(const char* stage,
-                const Matrix& w,
-                const float* x,
-                std::uint32_t x_stride,
-                float* out,
-                std::uint32_t out_stride,
-                std::uint32_t rows,
-                std::byte* integers = nullptr);
+  // out[r] = w * x[r]; plain matrices keep f32's accuracy.
+  struct Product {
+    const Matrix& w;
+    const float* x;
+    std::uint32_t x_stride;
+    std::byte* integers;  // x again, of up to kIntegerRowsMax rows, or null
+    float* out;
+    std::uint32_t out_stride;
+    std::uint32_t rows;
+  };
+  void multiply(const char* stage, const Product& product);
   void multiply_rounded(const char* stage,
                         const Matrix& w,
                         std::uint32_t x_stride,

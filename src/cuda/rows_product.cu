@@ -117,7 +117,7 @@ DS4_KERNEL void DS4_BOUNDS(kThreads, 2) multiply_rows(RowsProduct p, Tiling tili
   copy_async_wait<0>();
   block_sync();
 
-  const bool is_final = chunks.count == 1 && p.out != nullptr;
+  const bool is_final = chunks.count == 1 && p.out_integers == nullptr;
   float* const to = is_final ? p.out : p.parts + std::size_t{blockIdx.y} * p.rows * p.w.rows;
   const std::size_t stride = is_final ? p.out_stride : p.w.rows;
   for (std::uint32_t tile = first_tile; tile < end_tile; ++tile) {
@@ -171,11 +171,9 @@ DS4_KERNEL void add_chunks(RowsProduct p, std::uint32_t chunks) {
 #pragma unroll
   for (int i = 0; i < 8; ++i)
     sums[i] = sum_parts(chunks, [&](std::uint32_t k) { return v[k][i]; });
-  if (p.out_integers != nullptr) {
+  store8(p.out + std::size_t{r} * p.out_stride, p.w.rows, c, sums);
+  if (p.out_integers != nullptr)
     put_integers(row_integers(p.out_integers, r, p.w.rows), 0, block, sums);
-  } else {
-    store8(p.out + std::size_t{r} * p.out_stride, p.w.rows, c, sums);
-  }
 }
 
 DS4_KERNEL void rows_to_integers(std::uint32_t columns,
@@ -252,7 +250,7 @@ void run_rows_product(Stream& stream,
   };
   run();
   const std::uint32_t chunks = chunks_of(p.w.columns).count;
-  if (chunks == 1 && p.out != nullptr) return;
+  if (chunks == 1 && p.out_integers == nullptr) return;
   const std::uint32_t blocks = (p.w.rows + 255) / 256;
   launch(stream, stage, {.grid_x = (blocks + 3) / 4, .grid_y = p.rows, .threads = 128}, add_chunks,
          p, chunks);

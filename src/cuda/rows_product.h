@@ -19,10 +19,9 @@ struct RowsProduct {
   std::uint32_t rows = 0;
   std::uint32_t rows_per_group = 0;  // 0: one group
   float* parts = nullptr;            // scratch of product_parts() floats
-  // One of the two.
-  float* out = nullptr;  // [rows, out_stride]
+  float* out = nullptr;              // [rows, out_stride]
   std::uint32_t out_stride = 0;
-  std::byte* out_integers = nullptr;  // [rows] of w.rows, as integers
+  std::byte* out_integers = nullptr;  // the same as integers, [rows] of w.rows, or null
   const std::byte* grid = nullptr;    // IQ2_XXS magnitudes on the device
 };
 void run_rows_product(Stream& stream,

@@ -110,7 +110,6 @@ TEST_P(CudaProduct, RowsAreThoseOfEachAlone) {
                         .out = out.as<float>(),
                         .out_stride = outputs};
     run_rows_product(stream, device, "some rows", product);
-    product.out = nullptr;
     product.out_integers = out_integers.data();
     run_rows_product(stream, device, "some rows as integers", product);
     const auto together = from_device<float>(stream, out);
