@@ -1,9 +1,10 @@
 // Decode products of 1, 8 and 32 rows: Flash's shapes, experts IQ2_XXS and Q2_K, the rest Q8_0.
 //
 //   naive       one thread an output, weights decoded to f32, sums in f64: the reference
-//   experts     src/cuda/few_experts.cu, gate and up and down; routings take turns, so that codes
-//               come from memory
-//   matvec      src/cuda/matvec.cu
+//   experts     src/cuda/row_experts.cu and few_experts.cu, gate and up and down; routings take
+//               turns, so that codes come from memory
+//   dense       src/cuda/matvec.cu for one row, rows_product.cu for several: the first row of
+//               several must be the row alone
 #include <algorithm>
 #include <cmath>
 #include <random>
@@ -13,6 +14,7 @@
 #include "cuda/experts.h"
 #include "cuda/integer_dot.cuh"
 #include "cuda/matvec.h"
+#include "cuda/rows_product.h"
 #include "ladder.h"
 #include "naive_unit.cuh"
 #include "random_matrix.h"
@@ -280,7 +282,7 @@ void time_experts(cuda::Stream& stream, const Ceilings& most, const Layer& w, co
               bytes / most.bytes_per_second * 1e6);
 }
 
-// One dense matrix by some rows; copies of it take turns.
+// One dense matrix by some rows of integers, in some groups; copies of it take turns.
 void dense_case(cuda::Stream& stream,
                 const Ceilings& most,
                 const char* name,
@@ -288,34 +290,50 @@ void dense_case(cuda::Stream& stream,
                 std::uint32_t columns,
                 std::uint32_t groups) {
   constexpr std::uint32_t kCopies = 4;
+  constexpr std::uint32_t kRowsMax = 32;
   const RandomMatrix w(ElementType::kQ8_0, kCopies, outputs, columns, 1);
-  for (const std::uint32_t rows : {1U, 8U}) {
-    const Device<float> x(random_floats(std::size_t{rows} * groups * columns, 2));
+  const Device<float> x(random_floats(std::size_t{kRowsMax} * groups * columns, 2));
+  const Device<std::byte> integers(kRowsMax * groups * cuda::integer_rows_bytes(1, columns));
+  cuda::make_integers(stream, kRowsMax * groups, columns, x.get(), nullptr, 0, integers.get());
+  const std::uint32_t group_rows = groups > 1 ? outputs / groups : 0;
+  const auto copy_of = [&](std::uint32_t copy) {
+    Matrix m = w.m;
+    m.codes += std::size_t{copy} * outputs * m.codes_bytes;
+    m.scales += std::size_t{copy} * outputs * m.scales_bytes;
+    return m;
+  };
+  std::vector<float> first_row;
+  for (const std::uint32_t rows : {1U, 8U, 32U}) {
     Device<float> out(std::size_t{rows} * outputs);
+    const Device<float> parts(cuda::product_parts(rows, outputs, columns));
     out.poison();
     const auto run = [&](std::uint32_t copy) {
+      if (rows > 1)
+        return cuda::run_rows_product(stream, this_card(), name,
+                                      {.w = copy_of(copy),
+                                       .x = integers.get(),
+                                       .rows = rows,
+                                       .rows_per_group = group_rows,
+                                       .parts = parts.get(),
+                                       .out = out.get(),
+                                       .out_stride = outputs});
       cuda::MatvecJobs jobs;
       jobs.rows = rows;
-      Matrix m = w.m;
-      m.codes += std::size_t{copy} * outputs * m.codes_bytes;
-      m.scales += std::size_t{copy} * outputs * m.scales_bytes;
-      cuda::MatvecJob& job = jobs.add(m, x.get(), groups * columns, out.get(), outputs);
-      if (groups > 1) {
-        job.rows_per_group = outputs / groups;
-        job.group_columns = columns;
-      }
+      cuda::MatvecJob& job = jobs.add(copy_of(copy), x.get(), groups * columns, out.get(), outputs);
+      job.integers = integers.get();
+      job.rows_per_group = group_rows;
+      job.group_columns = columns;
       cuda::run_matvec(stream, this_card(), name, jobs);
     };
     run(0);
     stream.synchronize(name);
-    double error = 0;
-    if (groups == 1) {
-      const std::vector<float> all = out.download();
-      const auto expected = naive_products<ElementType::kQ8_0>(w.m, x.get(), {0, rows - 1}, {0, 0});
+    const std::vector<float> all = out.download();
+    if (rows == 1) first_row = all;
+    double error = std::equal(first_row.begin(), first_row.end(), all.begin()) ? 0 : 1;
+    if (groups == 1 && rows == 1) {
       std::vector<double> found;
       append(found, all.data(), outputs);
-      append(found, all.data() + std::size_t{rows - 1} * outputs, outputs);
-      error = relative_distance(expected, found);
+      error = relative_distance(naive_products<ElementType::kQ8_0>(w.m, x.get(), {0}, {0}), found);
     }
     const double seconds = median_seconds(stream,
                                           [&] {

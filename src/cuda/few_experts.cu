@@ -351,6 +351,9 @@ Kernel gate_up_of() {
   return {gate_up<kRouted, ElementType::kQ8_0>, warps_max(kRouted),
           ring_bytes<Codec<kRouted>, 2>()};
 }
+Kernel any_gate_up() {
+  return {gate_up<kAnyType, kAnyType>, warps_max(kAnyType), 0};
+}
 Kernel gate_up_kernel(const ExpertsJob& job) {
   constexpr ElementType kShared = ElementType::kQ8_0;
   if (job.shared_gate.type == kShared && job.shared_up.type == kShared &&
@@ -359,7 +362,7 @@ Kernel gate_up_kernel(const ExpertsJob& job) {
     if (job.gate.type == ElementType::kQ4K) return gate_up_of<ElementType::kQ4K>();
     if (job.gate.type == ElementType::kMXFP4) return gate_up_of<ElementType::kMXFP4>();
   }
-  return {gate_up<kAnyType, kAnyType>, warps_max(kAnyType), 0};
+  return any_gate_up();
 }
 
 template <ElementType kRouted, std::uint32_t kDownParts>
@@ -368,13 +371,17 @@ Kernel down_of() {
           ring_bytes<Codec<kRouted>, 1>()};
 }
 template <std::uint32_t kDownParts>
+Kernel any_down() {
+  return {down<kAnyType, kAnyType, kDownParts>, warps_max(kAnyType), 0};
+}
+template <std::uint32_t kDownParts>
 Kernel down_kernel(const ExpertsJob& job) {
   if (job.shared_down.type == ElementType::kQ8_0 && job.down.scales_bytes % 4 == 0) {
     if (job.down.type == ElementType::kQ2K) return down_of<ElementType::kQ2K, kDownParts>();
     if (job.down.type == ElementType::kQ4K) return down_of<ElementType::kQ4K, kDownParts>();
     if (job.down.type == ElementType::kMXFP4) return down_of<ElementType::kMXFP4, kDownParts>();
   }
-  return {down<kAnyType, kAnyType, kDownParts>, warps_max(kAnyType), 0};
+  return any_down<kDownParts>();
 }
 
 // A tile of the shared expert, for a set of rows, takes the time of so many of a routed one's.
@@ -389,27 +396,34 @@ std::uint32_t shared_blocks(const ExpertsJob& job, std::uint32_t blocks) {
   return sets * std::max(1U, static_cast<std::uint32_t>(std::lround(blocks * share)));
 }
 
+// `unringed` is the kernel where shared memory is too small for the other.
 void run_kernel(Stream& stream,
                 const DeviceInfo& device,
                 const char* stage,
-                const Kernel& kernel,
+                Kernel kernel,
+                const Kernel& unringed,
                 const ExpertsJob& job,
                 std::uint32_t columns) {
-  constexpr std::size_t kOwnBytes = 27 * 1024;  // of a block, beside what it is launched with
+  constexpr std::size_t kOwnBytes = 26 * 1024;  // of a block, beside what it is launched with
+  // Cards of 99 KiB have room for the published model.
+  static_assert(integer_rows_bytes(kPairsTogether, 4096) +
+                    kWarpsMin * ring_bytes<Codec<ElementType::kIQ2XXS>, 2>() + kOwnBytes <=
+                99 * 1024);
   const std::uint32_t sets = shares(job.rows, kSharedRows);
   const std::uint32_t blocks = std::max(device.multiprocessors, 2 * sets);
   const std::size_t room = device.shared_bytes_max - kOwnBytes;
   BlockShares each{shared_blocks(job, blocks), kStagedRowsMax};
-  std::uint32_t warps = kernel.warps;
   const auto bytes = [&] {
-    return std::max(integer_rows_bytes(each.staged_rows, columns) + warps * kernel.ring_bytes,
-                    integer_rows_bytes(std::min(job.rows, kSharedRows), columns));
+    return std::max(
+        integer_rows_bytes(each.staged_rows, columns) + kernel.warps * kernel.ring_bytes,
+        integer_rows_bytes(std::min(job.rows, kSharedRows), columns));
   };
   // On cards of less shared memory.
   if (bytes() > room) each.staged_rows = kPairsTogether;
-  if (bytes() > room) warps = kWarpsMin;
+  if (bytes() > room) kernel.warps = kWarpsMin;
+  if (bytes() > room) kernel = unringed;
   DS4_CHECK(bytes() <= room);
-  launch(stream, stage, {.grid_x = blocks, .threads = warps * 32, .shared_bytes = bytes()},
+  launch(stream, stage, {.grid_x = blocks, .threads = kernel.warps * 32, .shared_bytes = bytes()},
          kernel.run, job, each);
 }
 
@@ -419,10 +433,11 @@ void run_experts_of_few(Stream& stream, const DeviceInfo& device, const ExpertsJ
   DS4_CHECK(job.rows <= kIntegerRowsMax);
   if (job.rows == 1) return run_experts_of_row(stream, device, job);
   DS4_CHECK(job.gate.rows % kTileOutputs == 0 && job.down.rows % kTileOutputs == 0);
-  run_kernel(stream, device, "expert gate and up", gate_up_kernel(job), job, job.gate.columns);
-  run_kernel(stream, device, "expert down",
-             down_parts(job) == 2 ? down_kernel<2>(job) : down_kernel<1>(job), job,
-             job.down.columns);
+  const bool two_parts = down_parts(job) == 2;
+  run_kernel(stream, device, "expert gate and up", gate_up_kernel(job), any_gate_up(), job,
+             job.gate.columns);
+  run_kernel(stream, device, "expert down", two_parts ? down_kernel<2>(job) : down_kernel<1>(job),
+             two_parts ? any_down<2>() : any_down<1>(), job, job.down.columns);
   combine_experts(stream, job.rows, job.used + 1, job.down.rows, job.slot_output, job.output);
 }
 
