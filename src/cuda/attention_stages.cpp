@@ -1,5 +1,7 @@
 // The stages of a layer's first half.
 #include <algorithm>
+#include <span>
+#include <utility>
 
 #include "base/error.h"
 #include "cuda/attend.h"
@@ -59,52 +61,52 @@ void CudaMachine::project_from_normed(const DeviceLayer& w, const Parts& parts) 
 
 // Products whose input is the normalised low-rank query.
 void CudaMachine::project_from_rank(const DeviceLayer& w, const Parts& parts) {
-  if (!parts.query && !parts.index_query) return;
-  const std::uint32_t query_width = static_cast<std::uint32_t>(config_.heads_width());
-  const std::uint32_t index_width = config_.index_head_count * kIndexDim;
-  if (by_rows_product(w.query_b, row_count()) &&
-      (!parts.index_query || is_quantised(w.index_query))) {
-    make_integers(stream_, row_count(), config_.query_rank, a_.query_rank, w.query_a_norm,
-                  config_.norm_epsilon, a_.rank_integers);
-    const auto multiply_rank = [&](const char* stage, const Matrix& matrix, float* out,
-                                   std::uint32_t width) {
-      multiply(stage, {.w = matrix,
-                       .x = nullptr,
-                       .x_stride = 0,
-                       .integers = a_.rank_integers,
-                       .out = out,
-                       .out_stride = width,
-                       .rows = row_count()});
-    };
-    if (parts.query) multiply_rank("query projection", w.query_b, a_.query, query_width);
-    if (parts.index_query)
-      multiply_rank("index query projection", w.index_query, a_.index_query, index_width);
-    return fetch_ahead({&w.output_a});
-  }
-  if (few()) {
-    MatvecJobs jobs;
-    jobs.rows = row_count();
-    jobs.grid = weights_.grid;
-    jobs.epsilon = config_.norm_epsilon;
-    if (parts.query)
-      jobs.add(w.query_b, a_.query_rank, config_.query_rank, a_.query, query_width).norm_weight =
-          w.query_a_norm;
-    if (parts.index_query)
-      jobs.add(w.index_query, a_.query_rank, config_.query_rank, a_.index_query, index_width)
-          .norm_weight = w.query_a_norm;
-    run_matvec(stream_, device_, "query projections", jobs);
-    return fetch_ahead({&w.output_a});
-  }
-  normalize_rows(stream_, row_count(), config_.query_rank, a_.query_rank, w.query_a_norm,
-                 config_.norm_epsilon, a_.query_rank_normed);
-  round(a_.query_rank_normed, config_.query_rank, row_count());
+  struct Projection {
+    const char* stage;
+    const Matrix* matrix;
+    float* out;
+    std::uint32_t width;
+  };
+  Projection products[2];
+  std::uint32_t count = 0;
   if (parts.query)
-    multiply_rounded("query projection", w.query_b, config_.query_rank, a_.query, query_width,
-                     row_count());
+    products[count++] = {"query projection", &w.query_b, a_.query,
+                         static_cast<std::uint32_t>(config_.heads_width())};
   if (parts.index_query)
-    multiply_rounded("index query projection", w.index_query, config_.query_rank, a_.index_query,
-                     index_width, row_count());
-  fetch_ahead({&w.output_a});
+    products[count++] = {"index query projection", &w.index_query, a_.index_query,
+                         config_.index_head_count * kIndexDim};
+  MatvecJobs jobs;  // these normalise on the way
+  jobs.rows = row_count();
+  jobs.grid = weights_.grid;
+  jobs.epsilon = config_.norm_epsilon;
+  bool has_integers = false;
+  bool is_rounded = false;
+  for (const Projection& p : std::span(products, count)) {
+    if (by_rows_product(*p.matrix, row_count())) {
+      if (!std::exchange(has_integers, true))
+        make_integers(stream_, row_count(), config_.query_rank, a_.query_rank, w.query_a_norm,
+                      config_.norm_epsilon, a_.rank_integers);
+      multiply(p.stage, {.w = *p.matrix,
+                         .x = nullptr,
+                         .x_stride = 0,
+                         .integers = a_.rank_integers,
+                         .out = p.out,
+                         .out_stride = p.width,
+                         .rows = row_count()});
+    } else if (few()) {
+      jobs.add(*p.matrix, a_.query_rank, config_.query_rank, p.out, p.width).norm_weight =
+          w.query_a_norm;
+    } else {
+      if (!std::exchange(is_rounded, true)) {
+        normalize_rows(stream_, row_count(), config_.query_rank, a_.query_rank, w.query_a_norm,
+                       config_.norm_epsilon, a_.query_rank_normed);
+        round(a_.query_rank_normed, config_.query_rank, row_count());
+      }
+      multiply_rounded(p.stage, *p.matrix, config_.query_rank, p.out, p.width, row_count());
+    }
+  }
+  if (jobs.count > 0) run_matvec(stream_, device_, "query projections", jobs);
+  if (count > 0) fetch_ahead({&w.output_a});
 }
 
 PrepareJob CudaMachine::prepare_job(LayerIndex index, const Parts& parts) const {

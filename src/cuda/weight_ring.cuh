@@ -135,16 +135,15 @@ struct UnitSlot<ElementType::kQ2K> {
 };
 
 // How many blocks of 256 columns a warp has in shared memory: one in use, the others on their way.
-// Shared memory that is left serves as the first-level cache of the rows' scales.
-constexpr int ring_stages(int matrices) {
-  return matrices > 1 ? 2 : 3;
-}
+// More are slower: what is left of shared memory is the first-level cache, which the rows' scales
+// come through.
+inline constexpr int kRingStages = 2;
 
 // Bytes of one warp's ring; 0 for plain numbers, which have none.
 template <class C, int kMatrices>
 constexpr std::uint32_t ring_bytes() {
   if constexpr (C::kQuantised) {
-    return ring_stages(kMatrices) * kMatrices * 2 * C::kBlockUnits * UnitSlot<C::kType>::kBytes;
+    return kRingStages * kMatrices * 2 * C::kBlockUnits * UnitSlot<C::kType>::kBytes;
   } else {
     return 0;
   }
@@ -191,7 +190,6 @@ DS4_DEVICE void walk_ring(std::byte* ring,
                           const Stage& stage,
                           const Finish& finish) {
   constexpr bool kRinged = kWantsRing && C::kQuantised;
-  constexpr int kRingStages = ring_stages(kMatrices);
   constexpr std::uint32_t kStageBytes = ring_bytes<C, kMatrices>() / kRingStages;
   const std::uint32_t columns = m[0]->columns;
   const std::uint32_t blocks = (columns + 255) / 256;

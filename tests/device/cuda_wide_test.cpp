@@ -36,5 +36,31 @@ TEST(CudaWide, PromptThenDecode) {
   EXPECT_LT(test::typical_distance(expected, found, pair.model.config().vocab_size), 5e-2);
 }
 
+// To the bit, at lengths where attention has several parts and the indexer chooses.
+TEST(CudaWide, RowsOfAStepAreThoseOfEachAlone) {
+  if (cuda::card_count() == 0) GTEST_SKIP() << "no CUDA device on this machine";
+  constexpr std::uint32_t kRows = 20;
+  const test::RandomModel model(wide_shape(), ElementType::kQ8_0);
+  const auto executor = cuda::make_cuda_executor(
+      model.config(), model.weights(), {.thread_count = 2, .rows_max = 512, .context = 1024});
+  const std::size_t vocab = model.config().vocab_size;
+  std::vector<BatchRow> alone;
+  std::vector<BatchRow> beside;
+  for (std::uint32_t r = 0; r < kRows; ++r) {
+    const std::uint32_t length = 40 + 23 * r;
+    const auto tokens = test::random_tokens(model.config(), length + 1, r);
+    for (std::vector<BatchRow>* rows : {&alone, &beside}) {
+      const SequenceId sequence = executor->open_sequence(512);
+      static_cast<void>(test::run_rows(*executor, test::rows_of(tokens, sequence, 0, length)));
+      rows->push_back({tokens[length], Position{length}, sequence});
+    }
+  }
+  const std::vector<float> together = test::run_rows(*executor, beside);
+  for (std::uint32_t r = 0; r < kRows; ++r) {
+    const std::vector<float> own = test::run_rows(*executor, {alone[r]});
+    EXPECT_TRUE(std::equal(own.begin(), own.end(), &together[r * vocab])) << "row " << r;
+  }
+}
+
 }  // namespace
 }  // namespace ds4
