@@ -571,14 +571,13 @@ void launch_attend(Stream& stream, const DeviceInfo& device, AttendJob job) {
          attend<kTiles, kGroup>, job);
 }
 
-// Steps of so many rows leave no multiprocessor idle with blocks of 64 heads, which unpack a row
-// once.
+// From so many rows on blocks of 64 heads, which unpack a row once, keep the card busy.
 constexpr std::uint32_t kWideRows = 17;
 
-// Whole rows of many heads.
 void launch_wide(Stream& stream, const DeviceInfo& device, const AttendJob& job) {
   if constexpr (kWarpgroups) {
-    if (has_warpgroups() && !job.portable) return launch_attend<4, true>(stream, device, job);
+    if (has_warpgroups() && !job.portable && job.splits == 1)
+      return launch_attend<4, true>(stream, device, job);
   }
   launch_attend<4, false>(stream, device, job);
 }
@@ -586,14 +585,11 @@ void launch_wide(Stream& stream, const DeviceInfo& device, const AttendJob& job)
 }  // namespace
 
 void attend_rows(Stream& stream, const DeviceInfo& device, const AttendJob& job) {
-  const bool wide = job.head_count > 16 && shared_bytes<4, false>() <= device.shared_bytes_max &&
-                    (job.splits == 1 || job.step.count >= kWideRows);
-  if (!wide) {
-    launch_attend<1, false>(stream, device, job);
-  } else if (job.splits == 1) {
+  if (job.head_count > 16 && (job.splits == 1 || job.step.count >= kWideRows) &&
+      shared_bytes<4, false>() <= device.shared_bytes_max) {
     launch_wide(stream, device, job);
   } else {
-    launch_attend<4, false>(stream, device, job);  // the same sums as of 16 heads
+    launch_attend<1, false>(stream, device, job);
   }
   if (job.splits == 1) return;
   launch(stream, "joining attention parts",

@@ -69,6 +69,29 @@ DS4_DEVICE void fetch_rows(const RowsProduct& p,
   }
 }
 
+// The results of a tile from `first_output` on, or the chunk's share of them: sums of sixteen rows
+// and sixteen more.
+template <int kTurns, int kOwnTiles>
+DS4_DEVICE void write_sums(const RowsProduct& p,
+                           const Chunks& chunks,
+                           std::uint32_t first_output,
+                           const float (&sums)[kTurns][kOwnTiles][2]) {
+  const std::uint32_t lane = threadIdx.x % 32;
+  const bool is_final = chunks.count == 1 && p.out_integers == nullptr;
+  float* const to = is_final ? p.out : p.parts + std::size_t{blockIdx.y} * p.rows * p.w.rows;
+  const std::size_t stride = is_final ? p.out_stride : p.w.rows;
+  const std::uint32_t output = first_output + lane / 4;
+#pragma unroll
+  for (int turn = 0; turn < kTurns; ++turn)
+#pragma unroll
+    for (int t = 0; t < kOwnTiles; ++t) {
+      const std::uint32_t r = static_cast<std::uint32_t>(turn * 4 + t) * 4 + lane % 4;
+      if (r >= p.rows) break;
+      if (output < p.w.rows) to[r * stride + output] = sums[turn][t][0];
+      if (output + 8 < p.w.rows) to[r * stride + output + 8] = sums[turn][t][1];
+    }
+}
+
 template <ElementType kType, int kRows>
 DS4_KERNEL void DS4_BOUNDS(kThreads, 2) multiply_rows(RowsProduct p, Tiling tiling) {
   using C = Codec<kType>;
@@ -78,7 +101,6 @@ DS4_KERNEL void DS4_BOUNDS(kThreads, 2) multiply_rows(RowsProduct p, Tiling tili
   DS4_SHARED CodebookMemory<kType == ElementType::kIQ2XXS ? 8 : 1> book_memory;
   const Codebook book = book_memory.view();
   if constexpr (kType == ElementType::kIQ2XXS) load_codebook(p.grid, book_memory);
-  const std::uint32_t lane = threadIdx.x % 32;
   const Chunks& chunks = tiling.chunks;
   const std::uint32_t blocks = (p.w.columns + 255) / 256;
   const std::uint32_t first_part = blockIdx.y * chunks.own_parts;
@@ -92,7 +114,6 @@ DS4_KERNEL void DS4_BOUNDS(kThreads, 2) multiply_rows(RowsProduct p, Tiling tili
   const std::uint32_t own_blocks = chunks.own_parts * chunks.part_blocks;
   const IntegerRows x(dynamic_shared(), kRows, own_blocks * 256);
 
-  // Where the walk is: tile and block of x.
   WeightBlock<C> next;
   std::uint32_t next_tile = first_tile;
   std::uint32_t next_block = 0;
@@ -117,9 +138,6 @@ DS4_KERNEL void DS4_BOUNDS(kThreads, 2) multiply_rows(RowsProduct p, Tiling tili
   copy_async_wait<0>();
   block_sync();
 
-  const bool is_final = chunks.count == 1 && p.out_integers == nullptr;
-  float* const to = is_final ? p.out : p.parts + std::size_t{blockIdx.y} * p.rows * p.w.rows;
-  const std::size_t stride = is_final ? p.out_stride : p.w.rows;
   for (std::uint32_t tile = first_tile; tile < end_tile; ++tile) {
     float total[kTurns][kOwnTiles][2] = {};
     for (std::uint32_t part = 0; part < chunks.own_parts; ++part) {
@@ -143,16 +161,7 @@ DS4_KERNEL void DS4_BOUNDS(kThreads, 2) multiply_rows(RowsProduct p, Tiling tili
             total[turn][t][k] =
                 part == 0 ? sums[turn][0][t][k] : total[turn][t][k] + sums[turn][0][t][k];
     }
-    const std::uint32_t output = (group * tiling.group_tiles + tile) * kTileOutputs + lane / 4;
-#pragma unroll
-    for (int turn = 0; turn < kTurns; ++turn)
-#pragma unroll
-      for (int t = 0; t < kOwnTiles; ++t) {
-        const std::uint32_t r = static_cast<std::uint32_t>(turn * kTiles + t) * 4 + lane % 4;
-        if (r >= p.rows) break;
-        if (output < p.w.rows) to[r * stride + output] = total[turn][t][0];
-        if (output + 8 < p.w.rows) to[r * stride + output + 8] = total[turn][t][1];
-      }
+    write_sums(p, chunks, (group * tiling.group_tiles + tile) * kTileOutputs, total);
   }
 }
 
