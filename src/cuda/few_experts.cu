@@ -1,8 +1,8 @@
 // The experts of several rows: codes of each chosen expert are read and decoded once for up to four
 // of the rows that chose it.
 //
-//   mid[r][s] = silu(min(W1 x, limit)) * clamp(W3 x, limit) * weight    out[r] = sum of W2
-//   mid[r][s]
+//   mid[r][s] = silu(min(W1 x, limit)) * clamp(W3 x, limit) * weight
+//   out[r]    = sum over s of W2 mid[r][s]
 //
 // A pair is a row and one of its chosen experts, a group up to four pairs of one expert.  Products
 // are integer (integer_dot.cuh), four rows for the price of one.
