@@ -159,9 +159,10 @@ struct Codec<ElementType::kBF16> {
 };
 
 // What the quantised formats have in common.
-template <class Self, ElementType kElementType, int kSegmentCount>
+template <ElementType type, int kSegmentCount>
 struct QuantisedCodec {
-  static constexpr ElementType kType = kElementType;
+  using Self = Codec<type>;
+  static constexpr ElementType kType = type;
   static constexpr bool kQuantised = true;
   static constexpr int kSegments = kSegmentCount;
   static constexpr int kUnit = 8 * kSegments;
@@ -186,8 +187,7 @@ struct QuantisedCodec {
 
 // value = d * q
 template <>
-struct Codec<ElementType::kQ8_0>
-    : QuantisedCodec<Codec<ElementType::kQ8_0>, ElementType::kQ8_0, 2> {
+struct Codec<ElementType::kQ8_0> : QuantisedCodec<ElementType::kQ8_0, 2> {
   static constexpr bool kBlockScale = false, kCodeScale = false, kHasMins = false;
   struct Unit {
     Words4 q;
@@ -214,8 +214,7 @@ struct Codec<ElementType::kQ8_0>
 // each the exclusive or of itself and those before it; the last nibbles hold the scales.  Of eight
 // signs an even number is set, so finish() gets all from two neighbours each.
 template <>
-struct Codec<ElementType::kIQ2XXS>
-    : QuantisedCodec<Codec<ElementType::kIQ2XXS>, ElementType::kIQ2XXS, 8> {
+struct Codec<ElementType::kIQ2XXS> : QuantisedCodec<ElementType::kIQ2XXS, 8> {
   static constexpr bool kBlockScale = false, kCodeScale = true, kHasMins = false;
   struct Unit {
     Words4 q;
@@ -278,8 +277,7 @@ struct Codec<ElementType::kIQ2XXS>
 
 // value = e2m1(code) * 2^(e - 127); the integers are twice the E2M1 values.
 template <>
-struct Codec<ElementType::kMXFP4>
-    : QuantisedCodec<Codec<ElementType::kMXFP4>, ElementType::kMXFP4, 2> {
+struct Codec<ElementType::kMXFP4> : QuantisedCodec<ElementType::kMXFP4, 2> {
   static constexpr bool kBlockScale = false, kCodeScale = false, kHasMins = false;
   struct Unit {
     Words2 q;         // a word a segment, four bits a column
@@ -318,7 +316,7 @@ struct Codec<ElementType::kMXFP4>
 
 // value = d * scale * q - dmin * min
 template <>
-struct Codec<ElementType::kQ4K> : QuantisedCodec<Codec<ElementType::kQ4K>, ElementType::kQ4K, 4> {
+struct Codec<ElementType::kQ4K> : QuantisedCodec<ElementType::kQ4K, 4> {
   static constexpr bool kBlockScale = false, kCodeScale = true, kHasMins = true;
   struct Unit {
     Words4 q;             // two words for each 64 columns: low nibbles the first 32
@@ -363,7 +361,7 @@ struct Codec<ElementType::kQ4K> : QuantisedCodec<Codec<ElementType::kQ4K>, Eleme
 
 // value = d * scale * q - dmin * min; the integers are scale * q, at most 45.
 template <>
-struct Codec<ElementType::kQ2K> : QuantisedCodec<Codec<ElementType::kQ2K>, ElementType::kQ2K, 8> {
+struct Codec<ElementType::kQ2K> : QuantisedCodec<ElementType::kQ2K, 8> {
   static constexpr bool kBlockScale = true, kCodeScale = false, kHasMins = true;
   struct Unit {
     Words4 q;         // two words for each 128 columns, two bits a column and 32 columns

@@ -8,10 +8,19 @@ namespace ds4::cuda {
 // What the kernels for one row's experts and for several rows' have in common: see row_experts.cu
 // and few_experts.cu.
 
-inline constexpr std::uint32_t kTileOutputs = 16;  // weight rows of a tile
 // Warps that share the columns of a tile of the shared expert, whose tiles are few and long.
 inline constexpr std::uint32_t kSharedParts = 4;
 inline constexpr std::uint32_t kSharedRows = 8;  // rows that share a read of the shared expert
+
+inline constexpr std::uint32_t kRowDownThreadsMax = 512;
+// Parts that the columns of a product of `down` are added up in, whatever the rows: two, for as
+// many warps of each slot of one row.
+constexpr std::uint32_t down_parts(const ExpertsJob& job) {
+  return (job.used + 1) * 64 <= kRowDownThreadsMax ? 2 : 1;
+}
+
+// The experts of one row; run_experts_of_few() comes here.
+void run_experts_of_row(Stream& stream, const DeviceInfo& device, const ExpertsJob& job);
 
 // Stands for a type that the kernel does not know beforehand.  A kernel built for its types needs
 // fewer registers than one that holds every format.
@@ -80,10 +89,8 @@ DS4_DEVICE void gate_up_tiles(const Matrix& gate,
   };
   const auto stage = [&] {
     wait_for_inputs();
-    for (std::uint32_t r = 0; r < rows; ++r)
-      copy_row(x, r, row_integers(all_x, row_of(r), gate.columns));
-    copy_async_commit();
-    copy_async_wait<0>();
+    copy_rows(x, rows,
+              [&](std::uint32_t r) { return row_integers(all_x, row_of(r), gate.columns); });
     block_sync();
   };
   const auto finish = [&](std::uint32_t i, const float(&sums)[kTiles][2]) {

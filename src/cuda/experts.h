@@ -38,13 +38,4 @@ struct ExpertsJob {
 };
 void run_experts_of_few(Stream& stream, const DeviceInfo& device, const ExpertsJob& job);
 
-// The same for one row; run_experts_of_few() comes here.
-void run_experts_of_row(Stream& stream, const DeviceInfo& device, const ExpertsJob& job);
-
-// Parts that the columns of a product of `down` are added up in, whatever the rows.
-constexpr std::uint32_t down_parts(const ExpertsJob& job) {
-  constexpr std::uint32_t kThreadsMax = 512;  // two warps for each slot of a row
-  return (job.used + 1) * 64 <= kThreadsMax ? 2 : 1;
-}
-
 }  // namespace ds4::cuda

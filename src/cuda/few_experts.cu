@@ -247,10 +247,9 @@ DS4_KERNEL void DS4_BOUNDS(warps_max(kRouted) * 32, 1) gate_up(ExpertsJob job, B
   wait_for_inputs();
   const std::uint32_t groups = list_groups(job, list);
   const auto stage = [&] {
-    for (std::uint32_t r = 0; r < staged.rows; ++r)
-      copy_row(x, r, row_integers(job.x, staged.pairs[r] / job.used, job.gate.columns));
-    copy_async_commit();
-    copy_async_wait<0>();
+    copy_rows(x, staged.rows, [&](std::uint32_t r) {
+      return row_integers(job.x, staged.pairs[r] / job.used, job.gate.columns);
+    });
     block_sync();
   };
   const auto put = [&](std::uint32_t pair, std::uint32_t output, const float(&sums)[2]) {

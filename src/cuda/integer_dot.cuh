@@ -21,6 +21,7 @@ namespace ds4::cuda {
 // (codecs.cuh) and ends with the sums of those two rows for row q of each four of x.
 
 inline constexpr float kIntegerLargest = 16256.0F;
+inline constexpr std::uint32_t kTileOutputs = 16;  // weight rows of a warp's tile
 
 // The planes in shared memory, [2 * rows][stride] bytes: high of row 0, low of row 0, ...  The
 // stride puts the eight plane rows of an instruction into different banks.
@@ -185,14 +186,20 @@ DS4_DEVICE IntegerRows row_integers(std::byte* all, std::uint32_t index, std::ui
   return IntegerRows(all + index * integer_rows_bytes(1, columns), 1, columns);
 }
 
-// Asks for such a row to become row `r`, by the whole block of threads; it is there after
-// copy_async_wait() and a block_sync().
-DS4_DEVICE void copy_row(const IntegerRows& to, std::uint32_t r, const IntegerRows& from) {
-  std::byte* planes = to.planes + std::size_t{2} * r * to.stride;
-  for (std::uint32_t i = threadIdx.x * 16; i < 2 * to.stride; i += blockDim.x * 16)
-    copy_async(planes + i, from.planes + i, true);
-  for (std::uint32_t i = threadIdx.x; i < to.blocks; i += blockDim.x)
-    copy_async_4(to.scales + r * to.blocks + i, from.scales + i);
+// `rows` such rows, from(r), become rows of `to`, by the whole block of threads; complete after a
+// block_sync().
+template <class From>
+DS4_DEVICE void copy_rows(const IntegerRows& to, std::uint32_t rows, const From& from) {
+  for (std::uint32_t r = 0; r < rows; ++r) {
+    const IntegerRows source = from(r);
+    std::byte* planes = to.planes + std::size_t{2} * r * to.stride;
+    for (std::uint32_t i = threadIdx.x * 16; i < 2 * to.stride; i += blockDim.x * 16)
+      copy_async(planes + i, source.planes + i, true);
+    for (std::uint32_t i = threadIdx.x; i < to.blocks; i += blockDim.x)
+      copy_async_4(to.scales + r * to.blocks + i, source.scales + i);
+  }
+  copy_async_commit();
+  copy_async_wait<0>();
 }
 
 // Parts that the sum over the columns of a matrix of many rows is made of: part p has blocks p,

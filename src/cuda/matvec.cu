@@ -30,7 +30,6 @@ namespace {
 
 constexpr std::uint32_t kThreads = 256;
 constexpr std::uint32_t kWarps = kThreads / 32;
-constexpr std::uint32_t kTileRows = 16;    // weight rows of a warp, quantised
 constexpr std::uint32_t kPlainRows = 4;    // weight rows of a warp, plain
 constexpr std::uint32_t kPlainUnit = 8;    // columns of a lane, plain
 constexpr std::uint32_t kPlainInputs = 4;  // rows of x at once, plain
@@ -46,7 +45,7 @@ constexpr std::uint32_t split_of(const Matrix& m) {
 
 // Weight rows of one pass of a block.
 constexpr std::uint32_t pass_rows_of(const Matrix& m) {
-  return kWarps / split_of(m) * (is_plain(m) ? kPlainRows : kTileRows);
+  return kWarps / split_of(m) * (is_plain(m) ? kPlainRows : kTileOutputs);
 }
 
 // What a block works on.
@@ -74,17 +73,15 @@ DS4_DEVICE void run_quantised(const MatvecJob& job,
   const IntegerRows x(dynamic_shared(), share.rows, m.columns);
   constexpr std::uint32_t kInputs = kTiles * 4;
   const auto tile_of = [&](std::uint32_t pass) {
-    return TileRows(m, 0, ((share.first_pass + pass) * sets + set) * kTileRows);
+    return TileRows(m, 0, ((share.first_pass + pass) * sets + set) * kTileOutputs);
   };
   const auto stage = [&] {
     wait_for_inputs();
     if (job.integers != nullptr) {
-      for (std::uint32_t r = 0; r < share.rows; ++r) {
+      copy_rows(x, share.rows, [&](std::uint32_t r) {
         const std::uint32_t index = (share.first_row + r) * share.groups + share.group;
-        copy_row(x, r, row_integers(job.integers, index, m.columns));
-      }
-      copy_async_commit();
-      copy_async_wait<0>();
+        return row_integers(job.integers, index, m.columns);
+      });
     } else {
       const float* from = job.x + std::size_t{share.first_row} * job.x_stride + share.x_offset;
       const auto row_of = [&](std::uint32_t r) { return from + std::size_t{r} * job.x_stride; };
@@ -97,16 +94,18 @@ DS4_DEVICE void run_quantised(const MatvecJob& job,
     for (int t = 0; t < kTiles; ++t)
 #pragma unroll
       for (std::uint32_t i = 0; i < 2; ++i)
-        partial[((set * split + part) * kTileRows + lane / 4 + i * 8) * kInputs +
+        partial[((set * split + part) * kTileOutputs + lane / 4 + i * 8) * kInputs +
                 static_cast<std::uint32_t>(t) * 4 + lane % 4] = sums[t][i];
     block_sync();
-    for (std::uint32_t i = threadIdx.x; i < sets * kTileRows * share.rows; i += kThreads) {
-      const std::uint32_t o = i % (sets * kTileRows);
-      const std::uint32_t r = i / (sets * kTileRows);
-      const std::uint32_t out_row = (share.first_pass + pass) * sets * kTileRows + o;
+    for (std::uint32_t i = threadIdx.x; i < sets * kTileOutputs * share.rows; i += kThreads) {
+      const std::uint32_t o = i % (sets * kTileOutputs);
+      const std::uint32_t r = i / (sets * kTileOutputs);
+      const std::uint32_t out_row = (share.first_pass + pass) * sets * kTileOutputs + o;
       if (out_row >= m.rows) continue;
       const auto part_of = [&](std::uint32_t s) {
-        return partial[((o / kTileRows * split + s) * kTileRows + o % kTileRows) * kInputs + r];
+        return partial[((o / kTileOutputs * split + s) * kTileOutputs + o % kTileOutputs) *
+                           kInputs +
+                       r];
       };
       job.out[std::size_t{share.first_row + r} * job.out_stride + out_row] =
           sum_parts(split, part_of);
@@ -248,7 +247,7 @@ DS4_DEVICE void run_plain(const MatvecJob& job,
 template <ElementType kType, int kRows>
 DS4_KERNEL void DS4_BOUNDS(kThreads, 2) matvec(MatvecJobs jobs) {
   constexpr int kTiles = (kRows + 3) / 4;
-  DS4_SHARED float partial[kWarps * kTileRows * 4 * kTiles];
+  DS4_SHARED float partial[kWarps * kTileOutputs * 4 * kTiles];
   DS4_SHARED CodebookMemory<8> book_memory;
   const Codebook book = book_memory.view();
   std::uint32_t index = 0;

@@ -28,8 +28,8 @@ struct MatvecJob {
 };
 
 inline constexpr std::uint32_t kMatvecJobsMax = 8;
-// Rows up to which run_matvec() is the way; more go to tile products, but for matrices of so few
-// outputs that these would leave most of the card idle.
+// Rows up to which run_matvec() is the way of what rows_product.h does not take; more go to tile
+// products, but for matrices of so few outputs that these would leave most of the card idle.
 inline constexpr std::uint32_t kMatvecRowsMax = 8;
 inline constexpr std::uint32_t kNarrowRowsMax = kIntegerRowsMax;
 inline constexpr std::uint32_t kNarrowOutputsMax = 1024;

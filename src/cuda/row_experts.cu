@@ -21,7 +21,6 @@ namespace ds4::cuda {
 namespace {
 
 constexpr std::uint32_t kGateWarps = 8;
-constexpr std::uint32_t kDownThreadsMax = 512;
 
 // Tiles that a block makes of a routed expert and of the shared one.
 struct GateShares {
@@ -66,7 +65,7 @@ DS4_KERNEL void DS4_BOUNDS(kGateWarps * 32, 2) gate_up_of_row(ExpertsJob job, Ga
 }
 
 template <ElementType kRouted, ElementType kShared, std::uint32_t kDownParts>
-DS4_KERNEL void DS4_BOUNDS(kDownThreadsMax, 1) down_of_row(ExpertsJob job) {
+DS4_KERNEL void DS4_BOUNDS(kRowDownThreadsMax, 1) down_of_row(ExpertsJob job) {
   DS4_SHARED CodebookMemory<book_copies(kRouted)> book_memory;
   DS4_SHARED float partial[kExpertsUsedMax + 1][kDownParts][kTileOutputs];
   const std::uint32_t warp = threadIdx.x / 32;

@@ -20,7 +20,6 @@ namespace {
 
 constexpr std::uint32_t kThreads = 256;
 constexpr std::uint32_t kWarps = kThreads / 32;
-constexpr std::uint32_t kTileOutputs = 16;
 constexpr std::uint32_t kChunkBlocks = 4;  // of 256 columns, unless one part has more
 constexpr std::uint32_t kChunksMax = 8;
 

@@ -7,130 +7,137 @@ namespace ds4::cuda {
 // it, and more than registers hold.  Every lane copies and reads its own units, so no barrier is
 // needed, only the wait for its own copies.
 
-// A unit's place in a slot of a warp's 32 units:
+// How a format's unit travels: codes, then words of its scales.
 //
-//   kBytes     of a slot
-//   fetch()    asks for the lane's unit; arguments as of Codec::load(), rows of scales aligned to 4
-//   take()     unit `unit` of a row, once it is there
+//   Codes, kWords     the codes of a unit, and how many words of scales
+//   word_from()       where word `i` of unit `unit` lies in a row's scales, which are aligned to 4
+//   unit()            the unit from its codes and `words`, those of a warp's lanes (slot_word())
 template <ElementType type>
-struct UnitSlot;
+struct TravellingUnit;
 
-namespace slots {
-
-// Words of scales stand behind the codes of all lanes.
-template <std::uint32_t kCodeBytes>
-DS4_DEVICE std::byte* word(std::byte* slot, std::uint32_t index) {
-  return slot + 32 * kCodeBytes + (index * 32 + threadIdx.x % 32) * 4;
-}
-template <class Codes>
-DS4_DEVICE Codes codes(const std::byte* slot) {
-  return reinterpret_cast<const Codes*>(slot)[threadIdx.x % 32];
-}
-DS4_DEVICE std::uint32_t value(const std::byte* word) {
-  return *reinterpret_cast<const std::uint32_t*>(word);
-}
-// Half `index` of a row of them travels in the word that it lies in, the row being aligned.
-DS4_DEVICE const std::byte* word_of_half(const std::byte* row, std::uint32_t index) {
-  return row + index / 2 * 4;
-}
-DS4_DEVICE std::uint16_t half_of(std::uint32_t word, std::uint32_t index) {
-  return static_cast<std::uint16_t>(word >> (index % 2 * 16));
+// Word `i` of the lane's own; words of all lanes stand side by side.
+DS4_DEVICE std::uint32_t slot_word(const std::byte* words, std::uint32_t i) {
+  return reinterpret_cast<const std::uint32_t*>(words)[i * 32 + threadIdx.x % 32];
 }
 
-}  // namespace slots
-
-template <>
-struct UnitSlot<ElementType::kQ8_0> {
-  using C = Codec<ElementType::kQ8_0>;
-  static constexpr std::uint32_t kBytes = 32 * (16 + 4);
-  static DS4_DEVICE void fetch(std::byte* slot,
-                               const std::byte* codes,
-                               const std::byte* scales,
-                               std::uint32_t,
-                               std::uint32_t unit) {
-    copy_async(slot + threadIdx.x % 32 * 16, codes + std::size_t{unit} * 16, true);
-    copy_async_4(slots::word<16>(slot, 0), scales + unit / 4 * 4);
+// Two bytes travel in the word that they lie in.
+struct TravellingHalf {
+  static constexpr std::uint32_t kWords = 1;
+  static DS4_DEVICE const std::byte* word_from(const std::byte* scales,
+                                               std::uint32_t,
+                                               std::uint32_t unit,
+                                               std::uint32_t) {
+    return scales + unit / 8 * 4;
   }
-  static DS4_DEVICE C::Unit take(std::byte* slot, std::uint32_t) {
-    return {slots::codes<Words4>(slot), slots::value(slots::word<16>(slot, 0))};
+  static DS4_DEVICE std::uint16_t half(const std::byte* words, std::uint32_t unit) {
+    return static_cast<std::uint16_t>(slot_word(words, 0) >> (unit / 4 % 2 * 16));
   }
 };
 
 template <>
-struct UnitSlot<ElementType::kIQ2XXS> {
-  using C = Codec<ElementType::kIQ2XXS>;
-  static constexpr std::uint32_t kBytes = 32 * (16 + 4);
-  static DS4_DEVICE void fetch(std::byte* slot,
-                               const std::byte* codes,
-                               const std::byte* scales,
-                               std::uint32_t,
-                               std::uint32_t unit) {
-    copy_async(slot + threadIdx.x % 32 * 16, codes + std::size_t{unit} * 16, true);
-    copy_async_4(slots::word<16>(slot, 0), slots::word_of_half(scales, unit / 4));
-  }
-  static DS4_DEVICE C::Unit take(std::byte* slot, std::uint32_t unit) {
-    return {slots::codes<Words4>(slot), 0, 0,
-            slots::half_of(slots::value(slots::word<16>(slot, 0)), unit / 4)};
+struct TravellingUnit<ElementType::kIQ2XXS> : TravellingHalf {
+  using Codes = Words4;
+  static DS4_DEVICE Codec<ElementType::kIQ2XXS>::Unit unit(const Codes& codes,
+                                                           const std::byte* words,
+                                                           std::uint32_t unit) {
+    return {codes, 0, 0, half(words, unit)};
   }
 };
 
 template <>
-struct UnitSlot<ElementType::kMXFP4> {
-  using C = Codec<ElementType::kMXFP4>;
-  static constexpr std::uint32_t kBytes = 32 * (8 + 4);
-  static DS4_DEVICE void fetch(std::byte* slot,
-                               const std::byte* codes,
-                               const std::byte* scales,
-                               std::uint32_t,
-                               std::uint32_t unit) {
-    copy_async_8(slot + threadIdx.x % 32 * 8, codes + std::size_t{unit} * 8);
-    copy_async_4(slots::word<8>(slot, 0), slots::word_of_half(scales, unit / 4));
+struct TravellingUnit<ElementType::kMXFP4> : TravellingHalf {
+  using Codes = Words2;
+  static DS4_DEVICE Codec<ElementType::kMXFP4>::Unit unit(const Codes& codes,
+                                                          const std::byte* words,
+                                                          std::uint32_t unit) {
+    return {codes, half(words, unit)};
   }
-  static DS4_DEVICE C::Unit take(std::byte* slot, std::uint32_t unit) {
-    return {slots::codes<Words2>(slot),
-            slots::half_of(slots::value(slots::word<8>(slot, 0)), unit / 4)};
+};
+
+template <>
+struct TravellingUnit<ElementType::kQ8_0> {
+  using Codes = Words4;
+  static constexpr std::uint32_t kWords = 1;
+  static DS4_DEVICE const std::byte* word_from(const std::byte* scales,
+                                               std::uint32_t,
+                                               std::uint32_t unit,
+                                               std::uint32_t) {
+    return scales + unit / 4 * 4;
+  }
+  static DS4_DEVICE Codec<ElementType::kQ8_0>::Unit unit(const Codes& codes,
+                                                         const std::byte* words,
+                                                         std::uint32_t) {
+    return {codes, slot_word(words, 0)};
   }
 };
 
 // The four lanes of a row have its header between them.
 template <>
-struct UnitSlot<ElementType::kQ4K> {
-  using C = Codec<ElementType::kQ4K>;
-  static constexpr std::uint32_t kBytes = 32 * (16 + 4);
-  static DS4_DEVICE void fetch(std::byte* slot,
-                               const std::byte* codes,
-                               const std::byte* scales,
-                               std::uint32_t,
-                               std::uint32_t unit) {
-    copy_async(slot + threadIdx.x % 32 * 16, codes + std::size_t{unit} * 16, true);
-    copy_async_4(slots::word<16>(slot, 0), scales + unit / 8 * 16 + unit % 4 * 4);
+struct TravellingUnit<ElementType::kQ4K> {
+  using Codes = Words4;
+  static constexpr std::uint32_t kWords = 1;
+  static DS4_DEVICE const std::byte* word_from(const std::byte* scales,
+                                               std::uint32_t,
+                                               std::uint32_t unit,
+                                               std::uint32_t) {
+    return scales + unit / 8 * 16 + unit % 4 * 4;
   }
-  static DS4_DEVICE C::Unit take(std::byte* slot, std::uint32_t unit) {
-    const auto* headers = reinterpret_cast<const Words4*>(slot + std::size_t{32} * 16);
-    return {slots::codes<Words4>(slot), headers[threadIdx.x % 32 / 4], unit / 4 % 2 * 4};
+  static DS4_DEVICE Codec<ElementType::kQ4K>::Unit unit(const Codes& codes,
+                                                        const std::byte* words,
+                                                        std::uint32_t unit) {
+    return {codes, reinterpret_cast<const Words4*>(words)[threadIdx.x % 32 / 4], unit / 4 % 2 * 4};
   }
 };
 
 template <>
-struct UnitSlot<ElementType::kQ2K> {
-  using C = Codec<ElementType::kQ2K>;
-  static constexpr std::uint32_t kBytes = 32 * (16 + 12);
+struct TravellingUnit<ElementType::kQ2K> {
+  using Codes = Words4;
+  static constexpr std::uint32_t kWords = 3;
+  static DS4_DEVICE const std::byte* word_from(const std::byte* scales,
+                                               std::uint32_t columns,
+                                               std::uint32_t unit,
+                                               std::uint32_t i) {
+    const std::byte* own = scales + (unit / 4 * 4 + unit % 4 / 2 * 2) * 4;
+    return i < 2 ? own + i * 4 : scales + (columns / 256 * 4 + unit / 4) * 4;
+  }
+  static DS4_DEVICE Codec<ElementType::kQ2K>::Unit unit(const Codes& codes,
+                                                        const std::byte* words,
+                                                        std::uint32_t) {
+    return {codes, {slot_word(words, 0), slot_word(words, 1)}, {0, 0}, slot_word(words, 2)};
+  }
+};
+
+// A unit's place in a slot of a warp's 32 units.
+template <ElementType type>
+struct UnitSlot {
+  using Travelling = TravellingUnit<type>;
+  using Codes = typename Travelling::Codes;
+  static constexpr std::uint32_t kWordsAt = 32 * sizeof(Codes);
+  static constexpr std::uint32_t kBytes = kWordsAt + Travelling::kWords * 32 * 4;
+
+  // Asks for the lane's unit; arguments as of Codec::load().
   static DS4_DEVICE void fetch(std::byte* slot,
                                const std::byte* codes,
                                const std::byte* scales,
                                std::uint32_t columns,
                                std::uint32_t unit) {
-    const std::byte* own = scales + (unit / 4 * 4 + unit % 4 / 2 * 2) * 4;
-    copy_async(slot + threadIdx.x % 32 * 16, codes + std::size_t{unit} * 16, true);
-    copy_async_4(slots::word<16>(slot, 0), own);
-    copy_async_4(slots::word<16>(slot, 1), own + 4);
-    copy_async_4(slots::word<16>(slot, 2), scales + (columns / 256 * 4 + unit / 4) * 4);
+    const std::uint32_t lane = threadIdx.x % 32;
+    std::byte* to = slot + lane * sizeof(Codes);
+    const std::byte* from = codes + std::size_t{unit} * sizeof(Codes);
+    if constexpr (sizeof(Codes) == 16) {
+      copy_async(to, from, true);
+    } else {
+      copy_async_8(to, from);
+    }
+#pragma unroll
+    for (std::uint32_t i = 0; i < Travelling::kWords; ++i)
+      copy_async_4(slot + kWordsAt + (i * 32 + lane) * 4,
+                   Travelling::word_from(scales, columns, unit, i));
   }
-  static DS4_DEVICE C::Unit take(std::byte* slot, std::uint32_t) {
-    return {slots::codes<Words4>(slot),
-            {slots::value(slots::word<16>(slot, 0)), slots::value(slots::word<16>(slot, 1))},
-            {0, 0},
-            slots::value(slots::word<16>(slot, 2))};
+  // Unit `unit` of a row, once it is there.
+  static DS4_DEVICE typename Codec<type>::Unit take(const std::byte* slot, std::uint32_t unit) {
+    return Travelling::unit(reinterpret_cast<const Codes*>(slot)[threadIdx.x % 32], slot + kWordsAt,
+                            unit);
   }
 };
 
@@ -158,8 +165,8 @@ struct TilesRows {
   DS4_DEVICE void set(const Matrix* const (&m)[kMatrices], std::size_t slab, std::uint32_t tile) {
 #pragma unroll
     for (int i = 0; i < kMatrices; ++i) {
-      codes[i] = row_codes(*m[i], slab, tile * 16 + threadIdx.x % 32 / 4);
-      scales[i] = row_scales(*m[i], slab, tile * 16 + threadIdx.x % 32 / 4);
+      codes[i] = row_codes(*m[i], slab, tile * kTileOutputs + threadIdx.x % 32 / 4);
+      scales[i] = row_scales(*m[i], slab, tile * kTileOutputs + threadIdx.x % 32 / 4);
     }
   }
 };

@@ -18,11 +18,9 @@ convert::ModelShape small_shape();
 
 // The types of a random model's matrices; vectors, mixers and the router stay f32.
 struct MatrixTypes {
-  // All of one type.
-  MatrixTypes(ElementType type)
-      : all(type),
-        gate_up(type),
-        down(type) {}  // NOLINT(google-explicit-constructor): short for the common case
+  // All of one type: implicit, as the common case.
+  // NOLINTNEXTLINE(google-explicit-constructor)
+  MatrixTypes(ElementType type) : MatrixTypes(type, type, type) {}
   MatrixTypes(ElementType others, ElementType routed_gate_up, ElementType routed_down)
       : all(others),
         gate_up(routed_gate_up),
